@@ -10,7 +10,7 @@ import random
 import signal
 import subprocess
 import sys
-import time
+from collections import deque
 from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
@@ -23,6 +23,7 @@ import pipelines
 from featcache import Clip, FeatureStore, Manifest, cluster
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaError
 from featcache.extractors import Runtime
+from featcache.parallel import tell
 from featcache.windows import Plan
 from pipelines.extraction import on_ray
 from pipelines.extraction.assembly import Part
@@ -32,6 +33,7 @@ from pipelines.extraction.on_ray import CHUNK, IN_FLIGHT, LOST, OnRay
 from pipelines.extraction.worker import Computed, Report, Task, Worker, found, made_of
 from tests.conftest import ROOT
 from tests.helpers.processes import command, wait_for
+from tests.helpers.stores import run, write_all
 
 PLAN = Plan("segments", 2)
 
@@ -103,7 +105,7 @@ CLIPS = Manifest("m", tuple(Clip(str(k), "d", "train", f"{k}.mp4") for k in rang
 class Scripted:
     """A worker whose node decides: `lacks` sources, `fault` as its report, `dies` while it computes."""
 
-    lacks, fault, dies, other = {}, {}, {}, {}  # noqa: RUF012
+    lacks, fault, dies, other = {}, {}, {}, {}
 
     def __init__(self, task, node):
         self.task, self.node = task, node
@@ -306,11 +308,12 @@ def test_an_engine_that_is_unknown_lists_the_others(videos, tmp_path):
 
 def test_local_work_imports_no_ray(videos, tmp_path):
     code = (
-        "import sys, featcache; featcache.extract(sys.argv[1], 'vector', sys.argv[2]) if 0 else None;"
-        "import pipelines.commands.extract, pipelines.commands.train, pipelines.commands.sweep;"
+        "import sys, featcache; featcache.extract(*sys.argv[1:3], sys.argv[3], windows='segments:1');"
+        "import pipelines.commands.train, pipelines.commands.sweep;"
         "print([name for name in ('ray', 'obstore', 'huggingface_hub') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    words = [sys.executable, "-c", code, videos / "kitchens.csv", "logmel", tmp_path]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
@@ -336,15 +339,16 @@ def many(videos, times):
     return replace(manifest, clips=tuple(clips))
 
 
-@pytest.fixture
-def nodes(monkeypatch):
+@pytest.fixture(scope="module")
+def nodes():
     """A cluster of two nodes with a CPU each, as `ray start` makes them on two machines."""
     utils = pytest.importorskip("ray.cluster_utils")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.second = cluster.add_node(num_cpus=1)
-    yield cluster
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        made = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        made.second = made.add_node(num_cpus=1)
+    yield made
+    made.shutdown()
 
 
 @pytest.fixture
@@ -374,7 +378,7 @@ def sent(monkeypatch):
 
     def spied(self, node, jobs):
         chunk = following(self, node, jobs)
-        rows.extend(job.row for job in chunk.jobs if chunk) if chunk else None
+        rows.extend(job.row for job in (chunk.jobs if chunk else ()))
         return chunk
 
     monkeypatch.setattr(OnRay, "_next", spied)
@@ -387,9 +391,7 @@ def process_of(ray, actor):
 
 
 @pytest.mark.slow
-def test_workers_killed_at_random_moments_leave_the_bytes_of_one_process(
-    videos, tmp_path, nodes, engines, monkeypatch
-):
+def test_workers_killed_at_random_moments_leave_the_bytes_of_one_process(videos, tmp_path, nodes, engines, monkeypatch):
     """Five kills, and a node that goes for good and another that comes, in six extractions."""
     manifest, rows, draw = many(videos, 12), sent(monkeypatch), random.Random(21)
     options = {"windows": "segments:2", "engine": "ray", "address": nodes.address}
@@ -403,7 +405,7 @@ def test_workers_killed_at_random_moments_leave_the_bytes_of_one_process(
                 return
             if number == 5:
                 nodes.remove_node(nodes.second, allow_graceful=False)
-                nodes.add_node(num_cpus=1)
+                nodes.second = nodes.add_node(num_cpus=1)
                 return
             ready = [actor for actor in engines[-1]._actors if actor.node]
             os.kill(process_of(engines[-1]._ray, draw.choice(ready)), signal.SIGKILL)
@@ -432,7 +434,7 @@ def test_a_command_that_was_killed_resumes_and_a_node_of_other_versions_is_left_
     (tmp_path / "other" / "numpy-0.1.dist-info").mkdir(parents=True)
     (tmp_path / "other" / "numpy-0.1.dist-info" / "METADATA").write_text("Name: numpy\nVersion: 0.1\n")
     path = os.pathsep.join([str(tmp_path / "other"), os.environ.get("PYTHONPATH", "")])
-    nodes.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
+    third = nodes.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
     made = featcache.extract(
         manifest,
         ["hog", "logmel"],
@@ -442,19 +444,49 @@ def test_a_command_that_was_killed_resumes_and_a_node_of_other_versions_is_left_
         address=nodes.address,
         workers=3,
     )
+    nodes.remove_node(third)
     assert [("0.1" in note, note.count("left out")) for note in made.notes] == [(True, 1)]
     assert same(tmp_path / "local", tmp_path / "ray")
 
 
 @pytest.mark.slow
 def test_runs_trained_on_a_cluster_are_those_of_one_process(tmp_path, nodes):
-    """The weights are equal to the bit; the result rows come from this process."""
-    options = {"set": "steps=20", "seeds": "0,1", "batch": "off"}
-    pipelines.build if 0 else featcache.build("pairs", tmp_path / "stores")
-    here = pipelines.train("pairs", tmp_path / "stores", tmp_path / "local", **options)
-    there = pipelines.train(
-        "pairs", tmp_path / "stores", tmp_path / "ray", engine="ray", address=nodes.address, **options
-    )
-    assert {outcome.status for outcome in (*here, *there)} == {"trained"}
-    for one, other in ((outcome.folder, tmp_path / "ray" / outcome.folder.name) for outcome in here):
-        assert (one / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()
+    """The heads are equal to the bit; a sweep's result rows come from this process."""
+    stores, configs = write_all(tmp_path / "stores"), [run(seed=seed) for seed in range(2)]
+    configs += [run(seed=2, init_from=configs[0].id)]
+    here = pipelines.train(configs, stores, tmp_path / "local", batch="off")
+    news = []
+    options = {"batch": "off", "engine": "ray", "address": nodes.address}
+    there = pipelines.train(configs, stores, tmp_path / "ray", progress=lambda *at: news.append(at), **options)
+    assert [outcome.status for outcome in (*here, *there)] == ["trained"] * 6
+    assert news[-1] == (3 * 12, 3 * 12)
+    for outcome in here:
+        head = tmp_path / "ray" / outcome.folder.name / "head.safetensors"
+        assert head.read_bytes() == (outcome.folder / "head.safetensors").read_bytes()
+    swept = pipelines.sweep(configs[:1], stores, tmp_path / "ray", grid="optim.lr=0.1,0.01", **options)
+    assert swept.whole
+    assert {row.run for row in swept.results} == set(swept.experiment.by_id)
+
+
+def halved(job):
+    """Half of a number; kills its process when it is 3, but only the first time, and fails for 5."""
+    folder, number = job
+    if number == 3 and not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 5:
+        raise ConfigError("5 is odd")
+    tell(f"half of {number}")
+    return number / 2
+
+
+@pytest.mark.slow
+def test_jobs_on_a_cluster_send_messages_and_errors_and_come_again_when_they_are_lost(tmp_path, nodes):
+    heard = []
+    with cluster.connected(nodes.address, 1) as ray:
+        jobs = deque((tmp_path, number) for number in range(1, 5))
+        done = dict(cluster.in_tasks(ray, 0.0, halved, jobs, 2, heard.append))
+        assert {job[1]: half for job, half in done.items()} == {1: 0.5, 2: 1.0, 3: 1.5, 4: 2.0}
+        assert sorted(heard) == [f"half of {number}" for number in range(1, 5)]
+        with pytest.raises(ConfigError, match="5 is odd"):
+            list(cluster.in_tasks(ray, 0.0, halved, deque([(tmp_path, 5)]), 2))
