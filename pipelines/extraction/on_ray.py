@@ -31,6 +31,19 @@ KEPT = "the rows computed so far are kept: run the same command again"
 SECOND_LOOK = 60.0  #: seconds that a clip whose file was not found waits for a worker of another node
 
 
+class Placed(Worker):
+    """A worker that can tell its node."""
+
+    def placed(self, sources: Sequence[str], gpus: float) -> tuple[str, Report]:
+        """Return the node, and the report."""
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        resources = next((facts["Resources"] for facts in ray.nodes() if facts["NodeID"] == node), {})
+        share = resources.get("CPU", 1.0) * gpus / resources.get("GPU", 1.0) if gpus else 1.0
+        return node, self.report(sources, max(1, int(share)))
+
+
 @dataclass(eq=False)
 class _Chunk:
     """A few clips on their way through the cluster."""
@@ -60,6 +73,8 @@ class OnRay:
     Raises ConfigError, with the reason of each node, if no node can compute.
     """
 
+    worker: type[Placed] = Placed
+
     def __init__(
         self, ray: Any, task: Task, extractors: Sequence[Extractor], *, workers: int, gpus: float = 0.0
     ) -> None:
@@ -83,9 +98,7 @@ class OnRay:
             raise ConfigError(f"no node of the cluster has room: a worker takes 1 CPU and {self._gpus:g} GPUs")
         try:
             self._replace()
-            while not any(actor.node for actor in self._actors):
-                for _ in self._arrived():
-                    pass
+            self.wait(1)
         except BaseException:
             self.__exit__()
             raise
@@ -95,6 +108,11 @@ class OnRay:
         for actor in self._actors:
             self._ray.kill(actor.handle)
         self._actors.clear()
+
+    def wait(self, workers: int) -> None:
+        """Wait until so many workers can compute; nothing may have been sent to them yet."""
+        while sum(bool(actor.node) for actor in self._actors) < workers:
+            deque(self._arrived(), maxlen=0)
 
     def parts(self, jobs: Iterator[Job]) -> Generator[Part, None, None]:
         """Yield the part of each job and extractor as it comes home."""
@@ -187,7 +205,7 @@ class OnRay:
         if self._faulty:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(self._faulty)})"}
         while len(self._actors) < self._workers:
-            handle = self._ray.remote(_Placed).options(**options).remote(self._task_there)
+            handle = self._ray.remote(self.worker).options(**options).remote(self._task_there)
             self._actors.append(_Actor(handle, handle.placed.remote(self._sources, self._gpus)))
 
     def _reported(self, actor: _Actor, node: str, report: Report) -> None:
@@ -261,16 +279,3 @@ class OnRay:
 
     def _reasons(self) -> str:
         return "; ".join(f"{self._name(node)} {reason}" for node, reason in self._faulty.items())
-
-
-class _Placed(Worker):
-    """A worker that can tell its node."""
-
-    def placed(self, sources: Sequence[str], gpus: float) -> tuple[str, Report]:
-        """Return the node, and the report."""
-        import ray
-
-        node = ray.get_runtime_context().get_node_id()
-        resources = next((facts["Resources"] for facts in ray.nodes() if facts["NodeID"] == node), {})
-        share = resources.get("CPU", 1.0) * gpus / resources.get("GPU", 1.0) if gpus else 1.0
-        return node, self.report(sources, max(1, int(share)))

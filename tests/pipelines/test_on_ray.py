@@ -25,7 +25,6 @@ from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaE
 from featcache.extractors import Runtime
 from featcache.parallel import tell
 from featcache.windows import Plan
-from pipelines.extraction import on_ray
 from pipelines.extraction.assembly import Part
 from pipelines.extraction.engine import Job
 from pipelines.extraction.extractors import load_extractors, order_of
@@ -141,7 +140,7 @@ def script(monkeypatch):
     """Set what the nodes do."""
     for name in ("lacks", "fault", "dies", "other"):
         monkeypatch.setattr(Scripted, name, {})
-    monkeypatch.setattr(on_ray, "_Placed", Scripted)
+    monkeypatch.setattr(OnRay, "worker", Scripted)
     return Scripted
 
 
@@ -196,9 +195,11 @@ def test_clips_of_a_lost_worker_are_computed_again(script):
 
 def test_a_clip_that_kills_every_worker_is_named(script):
     script.dies = {"one": 99, "two": 99}
-    with pytest.raises(FeatcacheError, match="workers were lost.*it died.*kept.*again"):
-        with engine_of(StandIn(["one", "two"])) as engine:
-            computed(engine, range(CHUNK))
+    with (
+        pytest.raises(FeatcacheError, match="workers were lost.*it died.*kept.*again"),
+        engine_of(StandIn(["one", "two"])) as engine,
+    ):
+        computed(engine, range(CHUNK))
     assert 99 - script.dies["one"] + 99 - script.dies["two"] <= LOST + 2 * IN_FLIGHT
 
 
@@ -244,9 +245,9 @@ def test_a_file_that_no_node_finds_is_a_failure_of_its_clip(script, nodes):
 
 def test_without_a_node_that_can_compute_all_reasons_are_named(script):
     script.fault = {"one": "no weights here", "two": "no torch here"}
-    with pytest.raises(ConfigError, match=r"node one.*no weights here.*node two.*no torch here"):
-        with engine_of(StandIn(["one", "two"])):
-            pass
+    reasons = r"node one.*no weights here.*node two.*no torch here"
+    with pytest.raises(ConfigError, match=reasons), engine_of(StandIn(["one", "two"])):
+        pass
     with pytest.raises(ConfigError, match="no node .* room"), engine_of(StandIn([])):
         pass
 
