@@ -83,7 +83,7 @@ def in_parallel(
     if workers <= 1:
         while jobs:
             job = jobs.popleft()
-            with _heard_by(hear):
+            with heard_by(hear):
                 result = function(job)
             yield job, result
         return
@@ -194,7 +194,7 @@ def _wait_for_end(process: BaseProcess, until: float) -> None:
 
 
 @contextmanager
-def _heard_by(hear: Hear | None) -> Iterator[None]:
+def heard_by(hear: Hear | None) -> Iterator[None]:
     """Give the messages of jobs in this process to `hear`."""
     _hearing.append(hear or (lambda _: None))
     try:
@@ -234,11 +234,16 @@ def _start(process: BaseProcess) -> None:
             script["__file__"] = file
 
 
-def _send(connection: "Connection[Any, Any]", message: object) -> None:
+def packed(message: object) -> bytes:
+    """Return the bytes of a job, (function, argument), for `answer`; BrokenProcessPool if it cannot be sent."""
     try:
-        content = ForkingPickler.dumps(message)
+        return bytes(ForkingPickler.dumps(message))
     except Exception as error:  # of many types
         raise BrokenProcessPool(f"a job cannot be sent to a worker process ({_named(error)}); {REACH}") from error
+
+
+def _send(connection: "Connection[Any, Any]", message: object) -> None:
+    content = packed(message)
     with suppress(OSError):  # the process has ended; `_received` gives the reason
         connection.send_bytes(content)
 
@@ -281,12 +286,12 @@ def _work(connection: "Connection[Any, Any]", plugged: str | None) -> None:
     _replies.append(connection.recv)
     while True:
         try:
-            connection.send_bytes(_answer(connection.recv_bytes()))
+            connection.send_bytes(answer(connection.recv_bytes()))
         except (EOFError, OSError):  # the parent has ended
             return
 
 
-def _answer(message: bytes) -> memoryview:
+def answer(message: bytes) -> memoryview:
     """Do a pickled job; return its result and its error, pickled. One of them is None.
 
     A RuntimeError replaces an error that cannot be pickled, or that the parent could not unpickle.
@@ -302,9 +307,9 @@ def _answer(message: bytes) -> memoryview:
         return ForkingPickler.dumps((None, RuntimeError(repr(error))))
     except Exception as error:
         try:
-            answer = ForkingPickler.dumps((None, error))
-            ForkingPickler.loads(answer)
-            return answer
+            failed = ForkingPickler.dumps((None, error))
+            ForkingPickler.loads(failed)
+            return failed
         except Exception:  # classes of errors may have any constructor and any attributes
             return ForkingPickler.dumps((None, RuntimeError(repr(error))))
 

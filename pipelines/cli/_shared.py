@@ -446,3 +446,25 @@ def _with_options(command: Callable[..., None], argument: Callable[..., Any]) ->
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a Ray cluster to a command; the command receives them as `engine`, `address` and `gpus`."""
+    engine = click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="ray: compute on the nodes of a Ray cluster, which have the same folders (pip install 'featcache[ray]').",
+    )
+    address = click.option(
+        "--address",
+        metavar="HOST:PORT",
+        help="With --engine ray: the head of the cluster, or auto for that of RAY_ADDRESS.  [default: this machine]",
+    )
+    gpus = click.option(
+        "--gpus",
+        type=float,
+        help="With --engine ray: GPUs of each worker, or a share such as 0.5.  [default: 1 with --device cuda, else 0]",
+    )
+    return engine(address(gpus(command)))

@@ -7,7 +7,7 @@ import click
 
 from featcache.wording import visible
 from pipelines.cli._completion import entries
-from pipelines.cli._shared import CORES, PATH, echo, note, progress_bar
+from pipelines.cli._shared import PATH, echo, engine_options, note, progress_bar
 
 if TYPE_CHECKING:
     from pipelines.extraction.extract import Extraction
@@ -61,7 +61,12 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     show_default=True,
     help="Compile networks with torch.compile. graphs: also use CUDA graphs.",
 )
-@click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads.  [default: one per core]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Decoding threads, or with --engine ray processes.  [default: one per core, or as many as have room]",
+)
+@engine_options
 @click.option(
     "--retry-failed",
     is_flag=True,
@@ -86,7 +91,10 @@ def extract(
     precision: str,
     channels_last: bool,
     compile: str,
-    workers: int,
+    workers: int | None,
+    engine: str,
+    address: str | None,
+    gpus: float | None,
     retry_failed: bool,
     shards: str,
 ) -> None:
@@ -97,11 +105,13 @@ def extract(
 
     After an interruption, run the same command to resume. Two processes with the same command share the work. Clips
     that were added at the end of the manifest are appended to the stores. A clip that cannot be read is recorded as
-    failed, with the reason; all other clips are finished, and the exit code is 1.
+    failed, with the reason; all other clips are finished, and the exit code is 1. With --engine ray, the nodes of a Ray
+    cluster compute the clips, and this process keeps their features.
 
     \b
-    Example:
+    Examples:
       featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
+      featcache extract videos.csv i3d-rgb --device cuda --engine ray --address head:6379
     """
     from pipelines.commands.extract import extract as run
 
@@ -120,6 +130,9 @@ def extract(
             channels_last=channels_last,
             compile=compile,
             workers=workers,
+            engine=engine,
+            address=address,
+            gpus=gpus,
             retry_failed=retry_failed,
             shards=shards,
             progress=progress,

@@ -1,18 +1,23 @@
 """Extraction by the names of extractors: the function of `featcache extract`, and `featcache.extract`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
-from featcache.extractors import Runtime, store_of
+from featcache.cluster import ENGINES, check_engine, connected, gpus_of, room
+from featcache.extractors import Extractor, Runtime, store_of
+from featcache.machine import cores
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
 from featcache.windows import Plan
 from pipelines.extraction.devices import Devices
+from pipelines.extraction.engine import Engines
 from pipelines.extraction.extract import AUTO, Extraction
 from pipelines.extraction.extract import extract as fill
-from pipelines.extraction.extractors import load_extractors, order_of
+from pipelines.extraction.extractors import Order, order_of
 from pipelines.extraction.merging import merge as merge_parts
 from pipelines.extraction.shards import Shard, part_of
 from pipelines.settings import Words, as_words
@@ -21,6 +26,7 @@ CHOICES = {
     "dtype": ("auto", "float16", "float32"),
     "precision": ("fp32", "bf16", "fp16"),
     "compile": ("off", "on", "graphs"),
+    "engine": ENGINES,
 }
 
 
@@ -39,6 +45,9 @@ def extract(
     channels_last: bool = True,
     compile: str = "off",
     workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    gpus: float | None = None,
     retry_failed: bool = False,
     shards: str = "",
     progress: Progress | bool = False,
@@ -53,12 +62,14 @@ def extract(
     windows: windows per clip: segments:T, uniform:T, inner:T or all:SECONDS, or a `Plan`.
     set: parameters of extractors, {"hog.cells": 4} or "hog.cells=4".
     dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
-    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights.
-    weights_seed: seed of random weights.
+    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights. weights_seed: their seed.
     device: of networks; several, as "cuda:0,cuda:1", have a worker process each.
     precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
-    workers: decoding threads (default: one per core). retry_failed: try failed clips again.
-    shards: "i/n" to extract only part i of n of the clips, 0 <= i < n, for `merge`; every job has a part of its own.
+    workers: decoding threads (default: one per core), or with engine="ray" processes (default: all that have room).
+    engine: "local" computes in this process, "ray" on a Ray cluster, whose nodes have the media under the same paths;
+        this process keeps the features. address: HOST:PORT of its head, or "auto" for that of RAY_ADDRESS (default: a
+        cluster of this machine). gpus: GPUs of each process, or a share of one (default: 1 with device "cuda").
+    retry_failed: try failed clips again. shards: "i/n" for part i of n of the clips, from 0 on, see `merge`.
     progress: True for a bar, or a callback (clips done, all).
 
     Returns the stores, notes and time. Raises ConfigError for unknown names and parameters, WeightsError for weights
@@ -67,20 +78,71 @@ def extract(
 
     >>> featcache.extract("videos/videos.csv", ["hog", "i3d-rgb"], "stores")     # doctest: +SKIP
     """
-    clips, names = manifest_of(manifest), several(extractors)
-    some("extractors", names)
-    for option, value in {"dtype": dtype, "precision": precision, "compile": compile}.items():
+    for option, value in {"dtype": dtype, "precision": precision, "compile": compile, "engine": engine}.items():
         one_of(option, value, CHOICES[option])
+    check_engine(engine, device, address, gpus)
+    clips, names, shard = manifest_of(manifest), several(extractors), Shard.parse(shards) if shards else None
+    some("extractors", names)
     plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
-    shard, devices, threads = Shard.parse(shards) if shards else None, device.split(","), worker_count(workers)
-    runtime = Runtime("", weights_seed, devices[0], precision, channels_last, compile)
-    words = names, as_words(set), _chosen(weights), runtime, clips
-    frozen, order = load_extractors(*words), order_of(*words)
-    engines = partial(Devices, order=order, devices=devices, workers=threads) if devices[1:] else None
-    part = part_of(clips, frozen, Path(stores) / clips.name, shard, plan, dtype)
-    run = partial(fill, plan=plan, dtype=part.dtype, retry_failed=retry_failed, workers=threads, engines=engines)
+    runtime = Runtime("", weights_seed, device.split(",")[0], precision, channels_last, compile)
+    order = order_of(names, as_words(set), _chosen(weights), runtime, clips)
+    place = partial(_loaded, engine=engine, devices=device.split(","), address=address, gpus=gpus, workers=workers)
+    options = partial(fill, retry_failed=retry_failed, workers=worker_count(workers))
     with reporting(progress, f"extract {', '.join(names)}", "clip") as report:
-        return run(part.clips, frozen, Path(stores), progress=report, folder=part.folder)
+        return _extracted(clips, order, plan, Path(stores), shard, dtype, place, partial(options, progress=report))
+
+
+#: the extractors, where they compute (None for this process), and their facts there
+Loaded = tuple[list[Extractor], Engines | None, Mapping[str, Mapping[str, str]]]
+
+
+def _extracted(
+    clips: Manifest,
+    order: Order,
+    plan: Plan,
+    stores: Path,
+    shard: Shard | None,
+    dtype: str,
+    place: Callable[[Order, Manifest, Plan], AbstractContextManager[Loaded]],
+    run: Callable[..., Extraction],
+) -> Extraction:
+    """Extract the clips of a shard, or all clips. place: yields where they are computed. run: fills the stores."""
+    ours, home = shard.clips(clips) if shard else clips, stores / clips.name
+    if not ours.clips:
+        return Extraction(notes=[f"part {shard} has none of the clips"])
+    with place(order, ours, plan) as (frozen, engines, facts):
+        part = part_of(clips, frozen, home, shard, plan, dtype)
+        options = {"dtype": part.dtype, "engines": engines, "facts": facts, "folder": part.folder}
+        return run(part.clips, frozen, stores, plan=plan, **options)
+
+
+@contextmanager
+def _loaded(
+    order: Order,
+    clips: Manifest,
+    plan: Plan,
+    *,
+    engine: str,
+    devices: Sequence[str],
+    address: str | None,
+    gpus: float | None,
+    workers: int | None,
+) -> Iterator[Loaded]:
+    """Yield the extractors, where they compute, and their facts there."""
+    runtime, count = order.runtime, worker_count(workers)
+    if engine == "local":
+        several_devices = partial(Devices, order=order, devices=devices, workers=count)
+        yield order.load(), several_devices if len(devices) > 1 else None, {}
+        return
+    from pipelines.extraction.on_ray import OnRay
+    from pipelines.extraction.worker import Task
+
+    share = gpus_of(gpus, runtime.device)
+    here = replace(order, runtime=replace(runtime, device="cpu", compile="off")).load()  # only their recipes are used
+    with connected(address, max(count, cores())) as ray:
+        actors = count if workers else max(1, room(ray, share))
+        with OnRay(ray, Task.here(order, clips, plan), here, workers=actors, gpus=share) as on_ray:
+            yield here, lambda *_: on_ray, on_ray.facts
 
 
 def _chosen(weights: Pairs) -> Sequence[str]:

@@ -75,24 +75,37 @@ class _Batch(NamedTuple):
     computed: Future[tuple[list[Row | Exception], float, float]]
 
 
-class Assembly:
-    """A queue that gathers windows into batches, computes them in its own threads, and passes whole parts to `keep`."""
+def compute_pool(extractors: Sequence[Extractor]) -> ThreadPoolExecutor:
+    """Return the threads that compute batches: as many as the extractors use efficiently."""
+    return ThreadPoolExecutor(max(extractor.threads for extractor in extractors), thread_name_prefix="compute")
 
-    def __init__(self, extractors: Sequence[Extractor], keep: Callable[[Part], None]) -> None:
+
+class Assembly:
+    """A queue that gathers windows into batches, computes them in threads, and passes whole parts to `keep`.
+
+    pool: the threads, which several assemblies may share (default: its own).
+    """
+
+    def __init__(
+        self, extractors: Sequence[Extractor], keep: Callable[[Part], None], pool: ThreadPoolExecutor | None = None
+    ) -> None:
         self.keep = keep
         self.busy = 0.0  #: seconds in which at least one batch was being computed
         self._until = 0.0
         self._gathering: dict[str, list[tuple[Gathering, Piece]]] = {extractor.name: [] for extractor in extractors}
         self._batches: deque[_Batch] = deque()
-        threads = max(extractor.threads for extractor in extractors)
-        self._ahead = threads + 1  # one batch more than the threads compute is ready
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compute")
+        self._ahead = max(extractor.threads for extractor in extractors) + 1  # one batch more than the threads compute
+        self._shared = pool is not None
+        self._pool = pool or compute_pool(extractors)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        for batch in self._batches:
+            batch.computed.cancel()
+        if not self._shared:
+            self._pool.shutdown()
 
     def add(self, part: Gathering, piece: Piece | Nothing | None) -> None:
         """Add a window of this part, or the reason for having none, or None at the end of its source."""

@@ -47,7 +47,7 @@ class Devices:
         devices: Sequence[str],
         workers: int,
     ) -> None:
-        self.busy = 0.0
+        self.busy, self.notes = 0.0, list[str]()
         wanted = tuple(extractor.name for extractor in extractors)
         made = {extractor.name: (extractor.recipe, extractor.facts) for extractor in extractors}
         each = max(1, workers // len(devices))

@@ -4,6 +4,7 @@ The caller chooses the rows and keeps the parts (`extract.py`), so an engine kno
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import NamedTuple, Protocol
 
@@ -27,7 +28,8 @@ class Job(NamedTuple):
 class Engine(Protocol):
     """Jobs in, parts out: one part for each job and extractor, or an error that ends the extraction."""
 
-    busy: float  #: seconds in which extractors computed; the mean of those that compute at the same time
+    busy: float  #: seconds in which extractors computed for the last `parts`; the mean of those that work side by side
+    notes: list[str]  #: remarks for the user on the engine itself, which the caller takes out
 
     def parts(self, jobs: Iterator[Job]) -> Generator[Part, None, None]:
         """Yield the part of each job and extractor as soon as it is whole.
@@ -42,10 +44,21 @@ Engines = Callable[[Manifest, Sequence[Extractor], Plan], Engine]
 
 
 class Local:
-    """The engine of this process: threads decode ahead of the extractors, which compute in threads of their own."""
+    """The engine of this process: threads decode ahead of the extractors, which compute in threads of their own.
 
-    def __init__(self, manifest: Manifest, extractors: Sequence[Extractor], plan: Plan, workers: int = 2) -> None:
-        self.busy = 0.0
+    workers: decoding threads. pool: the threads that compute, which several engines may share.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        extractors: Sequence[Extractor],
+        plan: Plan,
+        workers: int = 2,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self.busy, self.notes = 0.0, list[str]()
+        self._pool = pool
         self._manifest, self._plan, self._workers = manifest, plan, workers
         self._extractors = {extractor.name: extractor for extractor in extractors}
 
@@ -64,7 +77,7 @@ class Local:
             return windows_of(self._manifest.path(clip), clip, self._plan, wanted)
 
         with (
-            Assembly([*self._extractors.values()], whole.append) as assembly,
+            Assembly([*self._extractors.values()], whole.append, self._pool) as assembly,
             closing(interleaved(rows(), read, workers=self._workers, bound=BOUND)) as pieces,
         ):
             for row, piece in pieces:
@@ -78,7 +91,7 @@ class Local:
                 assembly.end()
             finally:
                 yield from _taken(whole)
-        self.busy += assembly.busy
+        self.busy = assembly.busy
 
 
 def _taken(whole: list[Part]) -> Iterator[Part]:

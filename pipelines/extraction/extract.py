@@ -122,6 +122,7 @@ def extract(
     renewed: Collection[int] = (),
     workers: int = 2,
     engines: Engines | None = None,
+    facts: Mapping[str, Mapping[str, str]] = {},
     progress: Progress = silent,
     folder: Path | None = None,
 ) -> Extraction:
@@ -132,7 +133,8 @@ def extract(
     dtype: float16, float32 or auto (float16; a store with a row that does not fit is made again in float32); or the
     name of each extractor -> its dtype.
     renewed: rows whose features are replaced in all these stores, because their files have changed.
-    workers: decoding threads. engines: makes what computes the rows (default: the engine of this process).
+    workers: decoding threads. engines: makes what computes the rows (default: the engine of this process). facts:
+    extractor -> its facts where it computes (default: in this process).
     progress: called as progress(done, total) before the first clip and after each clip.
     folder: the folder to fill in place of stores/<manifest>, for a part of the clips (`shards.part_of`).
     Raises StoreError before any work when a store in that folder was made from other clips, other files of the same
@@ -142,8 +144,6 @@ def extract(
     if folder is None:
         folder = stores / manifest.name
         check_readable(manifest, extractors)
-    if not manifest.clips:
-        return Extraction(notes=[f"{folder.name} has none of the clips"])
     check_folder(folder, manifest)
     check_sources(folder, manifest)
     again = {manifest.clips[row].clip_id for row in renewed}
@@ -152,14 +152,14 @@ def extract(
     recorded = read_record(folder)
     outcome.notes += _choices(manifest, extractors)
     engines = engines or partial(Local, workers=workers)
-    beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, renewed, engines, outcome, progress)
+    beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, renewed, engines, facts, outcome, progress)
     for name, reason in beyond.items():
         outcome.notes.append(f"{name}: {reason}; the store is made again in float32")
     wider = [extractor for extractor in extractors if extractor.name in beyond]
     for extractor in wider:
         set_aside(folder / f"{extractor.store}.zarr", "float16")
     if wider:
-        _run(manifest, wider, folder, plan, "float32", False, (), engines, outcome, progress)
+        _run(manifest, wider, folder, plan, "float32", False, (), engines, facts, outcome, progress)
     record(folder, recorded, earlier, manifest, files)
     outcome.seconds = time.monotonic() - began
     outcome.stores = {extractor.name: FeatureStore.open(folder / f"{extractor.store}.zarr") for extractor in extractors}
@@ -198,6 +198,7 @@ def _run(
     retry_failed: bool,
     renewed: Collection[int],
     engines: Engines,
+    facts: Mapping[str, Mapping[str, str]],
     outcome: Extraction,
     progress: Progress,
 ) -> dict[str, str]:
@@ -211,7 +212,9 @@ def _run(
             outcome.notes.append(f"{extractor.name}: no clip of the store was done, so it is made again")
     with ExitStack() as stack:
         writers = {
-            extractor.name: stack.enter_context(_writer(folder, manifest, extractor, recipe, most))
+            extractor.name: stack.enter_context(
+                _writer(folder, manifest, extractor, recipe, facts.get(extractor.name, extractor.facts), most)
+            )
             for extractor, recipe in recipes.items()
         }
         for writer in writers.values():
@@ -264,6 +267,8 @@ def _fill(
                 outcome.clips += 1
                 progress(done, total)
     outcome.busy += engine.busy
+    outcome.notes += engine.notes
+    engine.notes.clear()
     for (name, remark), clip_rows in remarks.items():
         first = manifest.clips[min(clip_rows)].clip_id
         outcome.notes.append(f"{name}: {remark}; {len(clip_rows)} clips, the first is {first!r}")
@@ -310,14 +315,26 @@ def recipe_of(extractor: Extractor, plan: Plan, dtype: str) -> dict[str, Any]:
     }
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of featcache and of the libraries that every extraction uses."""
+    return {"featcache": __version__, **{name: version(name) for name in CARRIERS}}
+
+
 def _chosen(folder: Path, extractor: Extractor, dtype: str) -> str:
     """Return the dtype of an extractor's store; `auto` is that of an existing store."""
     return (stored_dtype(folder / f"{extractor.store}.zarr") or "float16") if dtype == AUTO else dtype
 
 
-def _writer(folder: Path, manifest: Manifest, extractor: Extractor, recipe: dict[str, Any], most: int) -> StoreWriter:
+def _writer(
+    folder: Path,
+    manifest: Manifest,
+    extractor: Extractor,
+    recipe: dict[str, Any],
+    facts: Mapping[str, str],
+    most: int,
+) -> StoreWriter:
     whole = isinstance(extractor.window, WHOLE)
-    facts = {"featcache": __version__, **{name: version(name) for name in CARRIERS}, **extractor.facts}
+    facts = {**versions(), **facts}
     return StoreWriter.open(
         folder / f"{extractor.store}.zarr",
         manifest,

@@ -35,13 +35,20 @@ class Order:
     runtime: Runtime  #: of all networks; its own weights are not used
 
     def load(self) -> list[Extractor]:
-        """Return the extractors, ready to run. Raises ConfigError and WeightsError as `load_extractors` does."""
+        """Return the extractors, ready to run; ConfigError and WeightsError as `load_extractors` raises them."""
         made = {}
         for name, values in self.params.items():
             params = from_json(values, params_type(name.partition(":")[0]), name)
             made[name] = ready(load(name, params), replace(self.runtime, weights=self.weights[name]))
         views = [split_view(name) for name in self.names]
-        return [made[name].seen(view) if view else made[name] for name, view in views]
+        loaded = [made[name].seen(view) if view else made[name] for name, view in views]
+        for first, second in combinations(loaded, 2):
+            if first.store == second.store:
+                raise ConfigError(
+                    f"{first.name} and {second.name} would both fill {first.store}.zarr; "
+                    "extract them into two --stores folders"
+                )
+        return loaded
 
 
 def load_extractors(
@@ -56,14 +63,7 @@ def load_extractors(
     Raises ConfigError for unknown names and parameters, and for values of a wrong type; WeightsError for weights that
     are not available.
     """
-    loaded = order_of(names, settings, weights, runtime, manifest).load()
-    for first, second in combinations(loaded, 2):
-        if first.store == second.store:
-            raise ConfigError(
-                f"{first.name} and {second.name} would both fill {first.store}.zarr; "
-                "extract them into two --stores folders"
-            )
-    return loaded
+    return order_of(names, settings, weights, runtime, manifest).load()
 
 
 def order_of(

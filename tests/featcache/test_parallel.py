@@ -135,7 +135,7 @@ def _lock(job):
     ids=["error", "attribute of an error", "result", "job"],
 )
 def test_what_cannot_be_pickled_has_its_reason(function, job, reason):
-    result, error = pickle.loads(parallel._answer(pickle.dumps((function, job))))
+    result, error = pickle.loads(parallel.answer(pickle.dumps((function, job))))
     assert result is None
     assert re.search(reason, repr(error))
 
