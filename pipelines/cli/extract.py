@@ -95,8 +95,6 @@ def extract(
     that were added at the end of the manifest are appended to the stores. A clip that cannot be read is recorded as
     failed, with the reason; all other clips are finished, and the exit code is 1.
 
-    With --engine ray, the nodes of a Ray cluster compute the clips, and this process keeps their features.
-
     \b
     Examples:
       featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
