@@ -105,8 +105,7 @@ def extract(
 
     After an interruption, run the same command to resume. Two processes with the same command share the work. Clips
     that were added at the end of the manifest are appended to the stores. A clip that cannot be read is recorded as
-    failed, with the reason; all other clips are finished, and the exit code is 1. With --engine ray, the nodes of a Ray
-    cluster compute the clips, and this process keeps their features.
+    failed, with the reason; all other clips are finished, and the exit code is 1.
 
     \b
     Examples:

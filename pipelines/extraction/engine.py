@@ -31,8 +31,8 @@ class Engine(Protocol):
     busy: float  #: seconds in which extractors computed for the last `parts`; the mean of those that work side by side
     notes: list[str]  #: remarks for the user on the engine itself, which the caller takes out
 
-    def parts(self, jobs: Iterator[Job]) -> Generator[Part, None, None]:
-        """Yield the part of each job and extractor as soon as it is whole.
+    def parts(self, jobs: Iterator[Job]) -> Generator[Part | list[Part], None, None]:
+        """Yield the part of each job and extractor as soon as it is whole, or a list of parts that come together.
 
         `jobs` is advanced in the caller's thread, and only a little ahead: a job that was taken is a promise to the
         other processes that share the work. The caller closes the generator, and everything then stops.

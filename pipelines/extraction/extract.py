@@ -254,10 +254,8 @@ def _fill(
 
     progress(done, total)
     with closing(engine.parts(jobs())) as parts:
-        for part in parts:
+        for part in _kept(parts, writers, beyond, dtypes, manifest):
             name, row = part.extractor, part.row
-            if name not in beyond and (reason := _keep(writers[name], part, dtypes[name], manifest)):
-                beyond[name] = reason
             for remark in part.remarks:
                 remarks.setdefault((name, remark), set()).add(row)
             flying[row].remove(name)
@@ -343,6 +341,39 @@ def _writer(
         windows=extractor.window.count if isinstance(extractor.window, Tokens) else 1 if whole else most,
         facts=facts,
     )
+
+
+def _kept(
+    arriving: Iterator[Part | list[Part]],
+    writers: "Mapping[str, StoreWriter | Held]",
+    beyond: dict[str, str],
+    dtypes: Mapping[str, str],
+    manifest: Manifest,
+) -> Iterator[Part]:
+    """Keep the parts as they arrive, and yield each; extractors with rows beyond float16 are added to `beyond`."""
+    for arrived in arriving:
+        together = arrived if isinstance(arrived, list) else [arrived]
+        for name in dict.fromkeys(part.extractor for part in together):
+            parts = [part for part in together if part.extractor == name and name not in beyond]
+            if not _keep_run(writers[name], parts):
+                for part in parts:
+                    if name not in beyond and (reason := _keep(writers[name], part, dtypes[name], manifest)):
+                        beyond[name] = reason
+        yield from together
+
+
+def _keep_run(writer: "StoreWriter | Held", parts: Sequence[Part]) -> bool:
+    """Write the rows of several clips at once; False if they have to be written one by one."""
+    features = [part.features for part in parts if part.features is not None]
+    alike = len({x.shape for x in features}) == 1 and len(features) == len(parts) > 1
+    if not alike or not isinstance(writer, StoreWriter) or writer.refusal(features[0]):
+        return False
+    rows = np.stack(features)
+    if refusal(rows, writer.dtype):
+        return False
+    start, stop = np.stack([part.times for part in parts if part.times is not None], axis=1)
+    writer.done_many([part.row for part in parts], rows, start, stop, [part.note for part in parts])
+    return True
 
 
 def _keep(writer: "StoreWriter | Held", part: Part, dtype: str, manifest: Manifest) -> str:

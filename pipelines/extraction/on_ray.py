@@ -114,8 +114,8 @@ class OnRay:
         while sum(bool(actor.node) for actor in self._actors) < workers:
             deque(self._arrived(), maxlen=0)
 
-    def parts(self, jobs: Iterator[Job]) -> Generator[Part, None, None]:
-        """Yield the part of each job and extractor as it comes home."""
+    def parts(self, jobs: Iterator[Job]) -> Generator[list[Part], None, None]:
+        """Yield the parts of each chunk as they come home."""
         self.busy = 0.0
         while True:
             yield from self._unseconded()
@@ -146,7 +146,7 @@ class OnRay:
         new = tuple(islice(jobs, CHUNK))
         return _Chunk(new) if new else None
 
-    def _arrived(self) -> Iterator[Part]:
+    def _arrived(self) -> Iterator[list[Part]]:
         """Wait for reports and parts, and yield the parts; replace actors that were lost meanwhile."""
         owners = {ref: actor for actor in self._actors for ref in (*actor.chunks, actor.reporting) if ref is not None}
         first, rest = self._ray.wait([*owners], num_returns=1, timeout=LOOK_SECONDS)
@@ -171,22 +171,22 @@ class OnRay:
         if not first:
             self._look()
 
-    def _home(self, node: str, chunk: _Chunk, parts: Sequence[Part], unread: dict[int, str]) -> Iterator[Part]:
+    def _home(self, node: str, chunk: _Chunk, parts: Sequence[Part], unread: dict[int, str]) -> Iterator[list[Part]]:
         """Yield the parts of a chunk; those whose files this node cannot read go to another node, once."""
         if chunk.avoid:
             rows = {job.row for job in chunk.jobs} - unread.keys()
             if rows and chunk.avoid not in self._faulty:
                 source = self._task.manifest.clips[min(rows)].source
                 self._blame(chunk.avoid, f"cannot read {source!r}, which {self._name(node)} reads")
-            yield from parts
+            yield [*parts]
             return
-        yield from (part for part in parts if part.row not in unread)
+        yield [part for part in parts if part.row not in unread]
         for job in chunk.jobs:
             if job.row in unread:
                 held = tuple(part for part in parts if part.row == job.row)
                 self._again.append(_Chunk((job,), avoid=node, held=held))
 
-    def _unseconded(self) -> Iterator[Part]:
+    def _unseconded(self) -> Iterator[list[Part]]:
         """Yield the parts of clips whose files one node cannot read, where no other node can be asked."""
         now = time.monotonic()
         for chunk in [each for each in self._again if each.avoid]:
@@ -195,7 +195,7 @@ class OnRay:
                 chunk.avoid, chunk.held = "", ()  # that node's word does not count
             elif not any(each.node for each in others) and (not others or now - chunk.since > SECOND_LOOK):
                 self._again.remove(chunk)
-                yield from chunk.held
+                yield [*chunk.held]
 
     # -------------------------------------------------------------------------------------------------------- actors
 

@@ -151,7 +151,7 @@ def engine_of(ray, workers=2):
 
 def computed(engine, rows=range(40)):
     """Row -> its part; each must come once."""
-    parts = list(engine.parts(iter([Job(row, ("hog",)) for row in rows])))
+    parts = [part for chunk in engine.parts(iter([Job(row, ("hog",)) for row in rows])) for part in chunk]
     assert sorted(part.row for part in parts) == list(rows)
     return {part.row: part for part in parts}
 
