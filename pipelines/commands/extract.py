@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
@@ -17,6 +18,13 @@ from pipelines.extraction.extract import AUTO, Extraction
 from pipelines.extraction.extract import extract as fill
 from pipelines.extraction.extractors import Order, order_of
 from pipelines.settings import Words, as_words
+
+CHOICES = {
+    "dtype": ("auto", "float16", "float32"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "compile": ("off", "on", "graphs"),
+    "engine": ENGINES,
+}
 
 
 def extract(
@@ -50,16 +58,13 @@ def extract(
     windows: windows per clip: segments:T, uniform:T, inner:T or all:SECONDS, or a `Plan`.
     set: parameters of extractors, {"hog.cells": 4} or "hog.cells=4".
     dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
-    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights.
-    weights_seed: seed of random weights.
+    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights. weights_seed: their seed.
     device, precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
     workers: decoding threads (default: one per core), or with engine="ray" processes (default: all that have room).
     engine: "local" computes in this process, "ray" on a Ray cluster, whose nodes have the media under the same paths;
-        this process keeps the features. address: HOST:PORT of the cluster's head, or "auto" for that of RAY_ADDRESS
-        (default: a cluster of this machine). gpus: GPUs of each process, or a share of one (default: 1 with device
-        "cuda").
-    retry_failed: try failed clips again.
-    progress: True for a bar, or a callback (clips done, all).
+        this process keeps the features. address: HOST:PORT of its head, or "auto" for that of RAY_ADDRESS (default: a
+        cluster of this machine). gpus: GPUs of each process, or a share of one (default: 1 with device "cuda").
+    retry_failed: try failed clips again. progress: True for a bar, or a callback (clips done, all).
 
     Returns the stores, notes and time. Raises ConfigError for unknown names and parameters, WeightsError for weights
     that are not available, ManifestError for a manifest that cannot be read, and StoreError if a store was made from
@@ -69,31 +74,17 @@ def extract(
     """
     clips, names = manifest_of(manifest), several(extractors)
     some("extractors", names)
-    one_of("dtype", dtype, ("auto", "float16", "float32"))
-    one_of("precision", precision, ("fp32", "bf16", "fp16"))
-    one_of("compile", compile, ("off", "on", "graphs"))
-    one_of("engine", engine, ENGINES)
+    for option, value in {"dtype": dtype, "precision": precision, "compile": compile, "engine": engine}.items():
+        one_of(option, value, CHOICES[option])
     check_engine(engine, device, address, gpus)
     plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
     runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
     files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
     order = order_of(names, as_words(set), files, runtime, clips)
-    with (
-        reporting(progress, f"extract {', '.join(names)}", "clip") as report,
-        _loaded(order, clips, plan, engine, address, gpus, workers) as (frozen, engines, facts),
-    ):
-        return fill(
-            clips,
-            frozen,
-            Path(stores),
-            plan=plan,
-            dtype=dtype,
-            retry_failed=retry_failed,
-            workers=worker_count(workers),
-            engines=engines,
-            facts=facts,
-            progress=report,
-        )
+    place = _loaded(order, clips, plan, engine, address, gpus, workers)
+    options = partial(fill, dtype=dtype, retry_failed=retry_failed, workers=worker_count(workers))
+    with reporting(progress, f"extract {', '.join(names)}", "clip") as report, place as (frozen, engines, facts):
+        return options(clips, frozen, Path(stores), plan=plan, engines=engines, facts=facts, progress=report)
 
 
 @contextmanager
