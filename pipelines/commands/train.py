@@ -64,10 +64,8 @@ def train(
         of domains), the name of a net, and the task if neither labels nor the others decide it.
     set: settings of every run, {"method.lambda_g": 0.5} or "method.lambda_g=0.5". seeds: for all rows, such as "0..4".
     only: rows of the table. workers: runs at a time (default: one per core; on a cluster all that have room).
-    device: cpu, cuda, ...
+    device: cpu, cuda, ... engine, address, gpus: as in `featcache.extract`; the nodes of a cluster share all folders.
     batch: "auto" lets similar runs share passes where a few measured steps show that this is faster; "off" never.
-    engine: "local", or "ray" for the nodes of a Ray cluster, which share these folders. address, gpus: of the cluster,
-        as in `featcache.extract`.
     track: "tensorboard", "trackio" or "wandb", or several, which record the runs while they are trained.
     track_to: folder of trackers (default: the folder of runs, with "-tracked" behind its name).
     report: called with (outcome, runs done, all runs) after each run. note: called with remarks for people, such as
