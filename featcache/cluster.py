@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from featcache import plugins
+from featcache.arguments import one_of
 from featcache.errors import ArgumentsError, ConfigError
 from featcache.parallel import Hear, WorkerEnded, answer, heard_by, packed
 from featcache.wording import first_line
@@ -32,7 +33,8 @@ ENGINES = ("local", "ray")
 
 
 def check_engine(engine: str, device: str, address: str | None, gpus: float | None) -> None:
-    """Raise ArgumentsError for options of Ray without it, and for a device that Ray chooses."""
+    """Raise ConfigError for an unknown engine, options of Ray without it, and a device that Ray chooses."""
+    one_of("engine", engine, ENGINES)
     if engine == "ray":
         if device not in ("cpu", "cuda"):
             raise ArgumentsError(f"--device {device}: Ray chooses the GPUs of each worker; write --device cuda")
@@ -174,9 +176,9 @@ def in_tasks(
                         hear(content)
                     continue
                 del flying[stream]
-                result, error = pickle.loads(content)
-                if error:
-                    raise error
+                result, failure = pickle.loads(content)
+                if failure:
+                    raise failure
                 yield job, result
     finally:
         for stream in flying:

@@ -7,7 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from featcache.arguments import PathLike, one_of
-from featcache.cluster import ENGINES, check_engine
+from featcache.cluster import check_engine
 from featcache.errors import ConfigError
 from featcache.progress import Bar, Bars, Opens, Progress, bars
 from pipelines.commands.jobs import Chosen, Job, Seeds, job
@@ -155,32 +155,36 @@ def sweep(
     is complete.
     """
     one_of("batch", batch, BATCH)
-    one_of("engine", engine, ENGINES)
     check_engine(engine, device, address, gpus)
     made = job(experiment, stores, runs, Choice.of(method, feeds, shift, net, task), set=set, seeds=seeds, only=only)
-    words = as_words(grid)
-    typed = {"grid": words, "search": [search] if search else [], "range": as_words(range), "by": [by] if by else []}
-    options = [f"--{name} {quote(text)}" for name, texts in typed.items() for text in texts]
-    named = replace(made.experiment, arguments=" ".join([made.experiment.arguments, *options]))
-    made, values = replace(made, experiment=named), parse_grid(words)
-    if not search:
-        if by or typed["range"]:
-            option = "--by" if by else "--range"
-            raise ConfigError(f"{option} belongs to a search; add --search tpe:40, or leave it out")
-        if not values:
-            raise ConfigError("nothing to sweep; give --grid method.lambda_g=0.1,0.3,1, or --search tpe:40")
-        made = replace(made, experiment=swept(named, values))
+    made, values = _asked(made, as_words(grid), search, as_words(range), by)
     here = device if engine == "local" else "cpu"
     check_ahead(made.experiment.runs, made.stores, here)
     say = note or (lambda text: None)
     if made.left_out:
         say(made.left_out)
-    with (
-        tracked(made, track, track_to, note) as tracking,
-        places(engine, address, gpus, device, workers) as (pool, count),
-    ):
+    place = places(engine, address, gpus, device, workers)
+    with tracked(made, track, track_to, note) as tracking, place as (pool, count):
         work = _Work(made, count, device, here, batch, say, bars(progress), tracking, pool)
-        return _search(work, search, values, typed["range"], by) if search else _grid(work)
+        return _search(work, search, values, as_words(range), by) if search else _grid(work)
+
+
+def _asked(
+    made: Job, grid: Sequence[str], search: str | None, range: Sequence[str], by: str | None
+) -> tuple[Job, Grid]:
+    """Return the job with a row for each setting of a grid, or for a search unchanged, and the values of the grid."""
+    typed = {"grid": grid, "search": [search] if search else [], "range": range, "by": [by] if by else []}
+    options = [f"--{name} {quote(text)}" for name, texts in typed.items() for text in texts]
+    named = replace(made.experiment, arguments=" ".join([made.experiment.arguments, *options]))
+    made, values = replace(made, experiment=named), parse_grid(grid)
+    if not search:
+        if by or range:
+            option = "--by" if by else "--range"
+            raise ConfigError(f"{option} belongs to a search; add --search tpe:40, or leave it out")
+        if not values:
+            raise ConfigError("nothing to sweep; give --grid method.lambda_g=0.1,0.3,1, or --search tpe:40")
+        made = replace(made, experiment=swept(named, values))
+    return made, values
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.arguments import PathLike, one_of, several, worker_count
-from featcache.cluster import ENGINES, check_engine, connected, gpus_of, in_tasks, room
+from featcache.cluster import check_engine, connected, gpus_of, in_tasks, room
 from featcache.errors import ArgumentsError
 from featcache.machine import cores
 from featcache.parallel import in_parallel
@@ -63,12 +63,9 @@ def train(
         that are read together, "hog,hof", or several such texts to compare (default: all), "A:B" (default: every pair
         of domains), the name of a net, and the task if neither labels nor the others decide it.
     set: settings of every run, {"method.lambda_g": 0.5} or "method.lambda_g=0.5". seeds: for all rows, such as "0..4".
-    only: rows of the table. workers: runs that are trained at a time (default: one per core; with engine="ray" all that
-        have room). device: cpu, cuda, ...
+    only: rows of the table. workers: runs at a time (default: one per core; on a cluster all that have room).
+    device: cpu, cuda, ... engine, address, gpus: as in `featcache.extract`; the nodes of a cluster share all folders.
     batch: "auto" lets similar runs share passes where a few measured steps show that this is faster; "off" never.
-    engine: "local" trains on this machine, "ray" on the nodes of a Ray cluster, which share the folders of stores and
-        runs. address: HOST:PORT of the cluster's head, or "auto" for that of RAY_ADDRESS (default: a cluster of this
-        machine). gpus: GPUs of each run, or a share of one (default: 1 with device "cuda").
     track: "tensorboard", "trackio" or "wandb", or several, which record the runs while they are trained.
     track_to: folder of trackers (default: the folder of runs, with "-tracked" behind its name).
     report: called with (outcome, runs done, all runs) after each run. note: called with remarks for people, such as
@@ -81,7 +78,6 @@ def train(
     >>> pipelines.train("kitchens", "demo/stores", "demo/runs", seeds=0)         # doctest: +SKIP
     """
     one_of("batch", batch, BATCH)
-    one_of("engine", engine, ENGINES)
     check_engine(engine, device, address, gpus)
     made = job(experiment, stores, runs, Choice.of(method, feeds, shift, net, task), set=set, seeds=seeds, only=only)
     if note and made.left_out:
@@ -89,10 +85,8 @@ def train(
     with tracked(made, track, track_to, note) as tracking:
         check_ahead(made.experiment.runs, made.stores, device if engine == "local" else "cpu")
         check_writable(made.runs)
-        with (
-            places(engine, address, gpus, device, workers) as (pool, count),
-            reporting(progress, f"train {made.experiment.name}", "step") as moved,
-        ):
+        place = places(engine, address, gpus, device, workers)
+        with place as (pool, count), reporting(progress, f"train {made.experiment.name}", "step") as moved:
             return trained(made, count, device, batch, report, note, moved, tracking, pool)
 
 

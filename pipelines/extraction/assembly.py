@@ -54,10 +54,8 @@ class Gathering:
 
     def part(self) -> Part:
         """Return the whole part."""
-        known = {"note": self.note, "remarks": tuple(self.remarks)}
-        if self.reason:
-            return Part(self.row, self.extractor.name, reason=self.reason, **known)
-        return Part(self.row, self.extractor.name, self._features(), self._times(), **known)
+        features, times = (None, None) if self.reason else (self._features(), self._times())
+        return Part(self.row, self.extractor.name, features, times, self.reason, self.note, tuple(self.remarks))
 
     def _features(self) -> Row:
         if self.tokens:

@@ -388,7 +388,8 @@ def _keep(writer: "StoreWriter | Held", part: Part, dtype: str, manifest: Manife
         assert part.features is not None
         assert part.times is not None
         if not (why_not := writer.refusal(part.features)):
-            writer.done(part.row, part.features, *part.times, part.note)
+            start, stop = part.times
+            writer.done(part.row, part.features, start, stop, part.note)
         elif dtype == AUTO and writer.dtype == "float16" and why_not.endswith(BEYOND):
             return f"clip {manifest.clips[part.row].clip_id!r} {why_not}"
         else:

@@ -104,9 +104,10 @@ def order_of(
             chosen[name] = file
         else:
             raise ConfigError(f"--weights {choice}: write untrained, or EXTRACTOR=FILE with one of {choices}")
-    for name, default in params.items() if manifest else ():
-        values = _completed(name, from_json(changed[name], type(default), name), manifest)
-        changed[name] = to_json(values, type(default))
+    if manifest:
+        for name, default in params.items():
+            values = _completed(name, from_json(changed[name], type(default), name), manifest)
+            changed[name] = to_json(values, type(default))
     return Order(tuple(names), changed, chosen, runtime)
 
 

@@ -39,7 +39,7 @@ class Placed(Worker):
         import ray
 
         node = ray.get_runtime_context().get_node_id()
-        resources = next((facts["Resources"] for facts in ray.nodes() if facts["NodeID"] == node), {})
+        resources: dict[str, float] = next((facts["Resources"] for facts in ray.nodes() if facts["NodeID"] == node), {})
         share = resources.get("CPU", 1.0) * gpus / resources.get("GPU", 1.0) if gpus else 1.0
         return node, self.report(sources, max(1, int(share)))
 
