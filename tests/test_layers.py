@@ -20,10 +20,12 @@ FORBIDDEN = {
     "heads": {"featcache", "pipelines", "zarr", "pandas", "click", "tqdm", "h5py", "av", "cv2", "pathlib", "os", "io"},
     "pipelines": set(),
 }
-DOOR = ("featcache/__init__.py", "pipelines.commands.extract")  #: `featcache.extract`, imported when it is used
+#: `featcache.extract` and `featcache.merge`, imported when they are used
+DOOR = ("featcache/__init__.py", "pipelines.commands.extract")
 EXCEPTIONS = {
     DOOR,
     (DOOR[0], f"{DOOR[1]}.extract"),
+    (DOOR[0], f"{DOOR[1]}.merge"),
     ("featcache/progress.py", "tqdm.auto"),  # the bar of progress=True, imported when it is asked for
     ("featcache/progress.py", "tqdm.auto.tqdm"),
 }
@@ -290,8 +292,8 @@ def test_no_open_ended_keyword_arguments():
     "code", ["import featcache", "from pipelines.cli import main; main(['--help'], standalone_mode=False)"]
 )
 def test_nothing_heavy_is_imported_at_the_start(code):
-    """No torch, zarr or pandas before they are needed."""
-    libraries = {"torch", "zarr", "pandas", "cv2", "av"}
+    """No torch, zarr, pandas or Ray before they are needed."""
+    libraries = {"torch", "zarr", "pandas", "cv2", "av", "ray"}
     heavy = f"import sys; print(*({libraries} & set(sys.modules)), file=sys.stderr)"
     run = subprocess.run(
         [sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True, cwd=ROOT

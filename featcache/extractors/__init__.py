@@ -79,6 +79,11 @@ def _check(name: str, params: Any) -> None:
                 raise ConfigError(f"{name}.{param.name} is {value}; allowed: {whole}{low:g} to {high:g}")
 
 
+def store_of(name: str) -> str:
+    """Return the name of an extractor's store; ConfigError if it cannot be that of a folder."""
+    return folder_name(name.replace("/", "--").replace(":", "-"), "extractor", "give it another name")
+
+
 class Extractor:
     """A frozen function from windows to rows.
 
@@ -125,8 +130,7 @@ class Extractor:
     @property
     def store(self) -> str:
         """The name of its store: `hf:facebook/dinov2-base` fills hf-facebook--dinov2-base.zarr."""
-        name = self.name.replace("/", "--").replace(":", "-")
-        return folder_name(name, "extractor", "give it another name")
+        return store_of(self.name)
 
     def prepare(self, window: Any) -> NDArray[np.generic]:
         """Turn one decoded window into the array that goes into a batch.

@@ -50,6 +50,7 @@ from featcache.store.reader import FeatureStore, open_unchecked, rows_csv
 
 PATIENCE = 10.0  #: seconds to wait for a process that has the whole store
 COMMITS = 2  #: most blocks that are being committed, or wait for that, while the next one is written
+Many = Sequence[NDArray[np.floating]] | NDArray[np.floating]  #: of n rows: n arrays, or an array with n along axis 0
 INFINITY = 0x7C00  #: the bits of infinity in float16; those of NaN are larger
 SYNC_SECONDS = 2.0  #: seconds after which written rows are made durable, at the next row
 
@@ -187,9 +188,9 @@ class StoreWriter:
     def done_many(
         self,
         rows: Sequence[int],
-        features: Sequence[NDArray[np.floating]] | NDArray[np.floating],
-        start: Sequence[NDArray[np.floating]] | NDArray[np.floating],
-        stop: Sequence[NDArray[np.floating]] | NDArray[np.floating],
+        features: Many,
+        start: Many,
+        stop: Many,
         notes: Sequence[str] = (),
     ) -> None:
         """Write n rows, as `done` does; rows that follow each other in `rows` and in the store are written at once.
@@ -229,7 +230,7 @@ class StoreWriter:
                 f"{np.shape(stop)}"
             )
 
-    def _check_values(self, rows: Sequence[int], features: Sequence[NDArray[Any]] | NDArray[Any]) -> None:
+    def _check_values(self, rows: Sequence[int], features: Many) -> None:
         """Raise StoreError if the values of a row cannot be stored."""
         if isinstance(features, np.ndarray) and not refusal(features, self.dtype):
             return
@@ -252,7 +253,7 @@ class StoreWriter:
                 raise StoreError(f"{self.path}: {name} are being written by {owner}; wait for it, or stop that process")
             raise StoreError(f"{self.path}: row {row} is already written")
 
-    def _row_bytes(self, features: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[np.uint8]:
+    def _row_bytes(self, features: Many) -> NDArray[np.uint8]:
         """The bytes of whole rows on disk (n, row_bytes), with zeros for the windows that a row lacks."""
         dtype, whole = np.dtype(self.dtype).newbyteorder("<"), (self.layout.windows, *self.layout.row_shape)
         if isinstance(features, np.ndarray) and features.shape[1:] == whole:
@@ -523,3 +524,16 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
         except StoreError:
             continue
         store.check_rows(manifest, extensible=True)
+
+
+def left(store: FeatureStore) -> int:
+    """The number of rows that are neither committed nor in a journal."""
+    count = 0
+    for number in range(store.layout.blocks):
+        entries = _block.read_log(store.path, number, store.layout).entries  # first, as a commit removes it last
+        untried = _block.committed_states(store.path, number, store.layout) == fmt.NOT_TRIED
+        count += sum(row not in entries for row, new in zip(store.layout.span(number), untried, strict=True) if new)
+    return count
+
+
+is_written = _lease.is_locked

@@ -17,6 +17,7 @@ from pipelines.bench import (
     extraction,
     groups,
     loaders,
+    on_ray,
     report,
     retrieval,
     step,
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     **report.BENCHMARKS,
     **loaders.BENCHMARKS,
     **workers.BENCHMARKS,
+    **on_ray.BENCHMARKS,
 }
 
 

@@ -7,7 +7,7 @@ import click
 
 from featcache.wording import visible
 from pipelines.cli._completion import entries
-from pipelines.cli._shared import CORES, PATH, echo, note, progress_bar
+from pipelines.cli._shared import PATH, echo, engine_options, note, progress_bar
 
 if TYPE_CHECKING:
     from pipelines.extraction.extract import Extraction
@@ -40,7 +40,12 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     help="Weights of a network: a file, a name from `featcache weights list`, or `untrained` (random).",
 )
 @click.option("--weights-seed", default=0, show_default=True, help="Seed of untrained weights.")
-@click.option("--device", default="cpu", show_default=True, help="Device of networks: cpu, cuda, cuda:1, ...")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Device of networks: cpu, cuda, cuda:1, ...; several, as cuda:0,cuda:1, have a worker process each.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "fp16"]),
@@ -56,13 +61,24 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     show_default=True,
     help="Compile networks with torch.compile. graphs: also use CUDA graphs.",
 )
-@click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads.  [default: one per core]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Decoding threads, or with --engine ray processes.  [default: one per core, or as many as have room]",
+)
+@engine_options
 @click.option(
     "--retry-failed",
     is_flag=True,
     help="Try failed clips again. A store in which no clip is done is made again, by the recipe of this command.",
 )
 @click.option("--renew", is_flag=True, help="Extract clips again whose files were replaced since, or may have been.")
+@click.option(
+    "--shards",
+    default="",
+    metavar="I/N",
+    help="Extract only part I of N of the clips, counted from 0, for `featcache merge`; each job has its own part.",
+)
 def extract(
     manifest: Path,
     extractors: tuple[str, ...],
@@ -76,9 +92,13 @@ def extract(
     precision: str,
     channels_last: bool,
     compile: str,
-    workers: int,
+    workers: int | None,
+    engine: str,
+    address: str | None,
+    gpus: float | None,
     retry_failed: bool,
     renew: bool,
+    shards: str,
 ) -> None:
     """Run frozen EXTRACTORS on the clips of MANIFEST.
 
@@ -90,8 +110,9 @@ def extract(
     failed, with the reason; all other clips are finished, and the exit code is 1.
 
     \b
-    Example:
+    Examples:
       featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
+      featcache extract videos.csv i3d-rgb --device cuda --engine ray --address head:6379
     """
     from pipelines.commands.extract import extract as run
 
@@ -110,20 +131,51 @@ def extract(
             channels_last=channels_last,
             compile=compile,
             workers=workers,
+            engine=engine,
+            address=address,
+            gpus=gpus,
             retry_failed=retry_failed,
             renew=renew,
+            shards=shards,
             progress=progress,
         )
-    _print(outcome)
-    if outcome.unusable():
-        raise SystemExit(1)
+    _print(outcome, outcome.summary())
 
 
-def _print(outcome: "Extraction") -> None:
-    """Print the stores with their counts and training data, and the first reasons for clips without features."""
+@click.command()
+@click.argument("manifest", type=PATH)
+@click.argument("extractors", nargs=-1, shell_complete=entries("extractor"))
+@click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
+def merge(manifest: Path, extractors: tuple[str, ...], stores: Path) -> None:
+    """Make whole stores of the parts that `featcache extract --shards I/N` has made.
+
+    The parts of all N shards must be finished and of one recipe. Each store then has the bytes that one process would
+    have written. Without EXTRACTORS, all stores that have parts are made. The parts are in STORES/MANIFEST/.shards, and
+    stay there: when clips are appended to MANIFEST, only these are extracted, and merged.
+
+    After an interruption, run the same command to resume. The exit code is 1 if a clip has failed.
+
+    \b
+    Example:
+      featcache merge demo/videos/kitchens.csv hog logmel --stores demo/stores
+    """
+    from pipelines.commands.extract import merge as run
+
+    with progress_bar("merge", "clip") as progress:
+        outcome = run(manifest, extractors, stores, progress=progress)
+    _print(
+        outcome, f"{outcome.clips} clips taken from parts" if outcome.clips else "nothing to do: all clips are there"
+    )
+
+
+def _print(outcome: "Extraction", summary: str) -> None:
+    """Print the stores with their counts and training data, and the first reasons for clips without features.
+
+    The exit code is 1 if a store cannot be used as it is.
+    """
     from featcache import training_data
 
-    for line in (*outcome.notes, outcome.summary()):
+    for line in (*outcome.notes, summary):
         note(line)
     for name, store in outcome.stores.items():
         counts = ", ".join(f"{count} {state}" for state, count in store.counts().items() if count)
@@ -138,3 +190,5 @@ def _print(outcome: "Extraction") -> None:
             if len(reasons) > REASONS:
                 count = store.counts()[state]
                 note(f"{name}: {state}: {count} clips in all; `featcache info {store.path} --failures {count}`")
+    if outcome.unusable():
+        raise SystemExit(1)
