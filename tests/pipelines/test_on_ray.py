@@ -27,6 +27,7 @@ from featcache.parallel import tell
 from featcache.windows import Plan
 from pipelines.extraction.assembly import Part
 from pipelines.extraction.engine import Job
+from pipelines.extraction.extract import extract as fill
 from pipelines.extraction.extractors import load_extractors, order_of
 from pipelines.extraction.on_ray import CHUNK, IN_FLIGHT, LOST, OnRay
 from pipelines.extraction.worker import Computed, Report, Task, Worker, found, made_of
@@ -273,6 +274,39 @@ def test_a_worker_reports_what_keeps_it_from_computing():
     order = order_of(["i3d-rgb"], (), ["i3d-rgb=/nowhere/weights.pt"])
     report = Worker(Task.here(order, CLIPS, PLAN)).report([], 1)
     assert "/nowhere/weights.pt" in report.error
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+class Together:
+    """An engine whose parts come in lists of a few, or one by one; two clips fail, and one has fewer windows."""
+
+    def __init__(self, size):
+        self.size, self.busy, self.notes = size, 0.0, []
+
+    def parts(self, jobs):
+        rng, waiting = np.random.default_rng(0), []
+        for row, _ in jobs:
+            count = 1 if row == 13 else 2
+            features = rng.normal(size=(count, 1764)).astype(np.float32)
+            reason = MediaError("broken") if row in (5, 30) else None
+            part = Part(row, "hog", None if reason else features, None if reason else np.ones((2, count)), reason)
+            waiting.append(part._replace(note="first stream" if row == 7 else ""))
+            if len(waiting) == self.size:
+                yield waiting if self.size > 1 else waiting[0]
+                waiting = []
+        if waiting:
+            yield waiting
+
+
+def test_parts_that_come_together_are_kept_as_one_by_one(tmp_path):
+    (hog,) = load_extractors(["hog"])
+    hog.row_shape = (1764,)
+    for size in (1, 8):
+        made = fill(CLIPS, [hog], tmp_path / str(size), plan=PLAN, engines=lambda *_, size=size: Together(size))
+        assert made.stores["hog"].counts() == {"done": 38, "failed": 2, "absent": 0, "not tried": 0}
+    assert same(tmp_path / "1", tmp_path / "8")
 
 
 # ------------------------------------------------------------------------------------------------------------- options
