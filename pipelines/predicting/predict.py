@@ -25,6 +25,7 @@ from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaA
 from featcache.extractors import split_view
 from featcache.manifest import Clip
 from featcache.progress import Progress, reporting
+from featcache.store.places import local
 from featcache.wording import first, unknown, visible
 from pipelines.data.checks import check_device
 from pipelines.evaluation.ensembles import mean_scores
@@ -65,7 +66,7 @@ def predict(
     """Return the predictions of clips by a finished run, or by an ensemble of several; also write them to `out`.
 
     run: the folder of a run, its id in the folder `runs`, an opened run, or several of these.
-    clips: manifests, folders of media, media files, stores, or folders of the stores of a manifest.
+    clips: manifests, folders of media, media files, or stores and folders of the stores of a manifest, perhaps as URLs.
     out: a .csv, .jsonl or .parquet file; overwrite: replace an existing one. Without `out`, nothing is computed before
         the predictions are read.
     top_k: classes, or clusters, of a clip. runs: folder of all runs.
@@ -92,7 +93,7 @@ def predict(
         check_file("--out", Path(out), overwrite)
     kept, note = Path(stores) if stores is not None else None, note or _unheard
     test, domains = as_domain or found[0].config.test, several(domain)
-    given = sources(paths(clips), test, domains=domains, split=split or "", stores=kept)
+    given = sources(tuple(map(local, paths(clips))), test, domains=domains, split=split or "", stores=kept)
     heads = [open_head(each, _places(each, given, kept), device) for each in found]
     check_ensemble(heads)
     check_domains(heads, given, as_domain)

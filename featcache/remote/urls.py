@@ -1,0 +1,26 @@
+"""URLs of object stores on the command line and in Python, as text or folded into a path.
+
+>>> url_of("s3://bucket/stores/"), url_of(Path("s3://bucket/stores")), url_of("stores")
+('s3://bucket/stores', 's3://bucket/stores', '')
+"""
+
+import os
+import re
+from pathlib import Path
+
+from featcache.arguments import PathLike
+
+SCHEMES = ("s3", "gs", "az")  #: schemes that obstore reads, and whose stores have conditional writes
+_URL = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/])")  # pathlib folds two slashes into one
+
+
+def url_of(given: PathLike) -> str:
+    """Return the URL of an object store without a slash at its end; "" for anything else, such as a local path."""
+    text = os.fspath(given)
+    found = _URL.match(text)
+    return f"{found[1]}://{text[found.end() :].rstrip('/')}" if found else ""
+
+
+def shown(given: PathLike) -> str:
+    """Return a URL as a user writes it, or a path as text."""
+    return url_of(given) or str(Path(given))
