@@ -25,8 +25,10 @@ CREDENTIALS = {
 }
 ENDPOINT = "AWS_ENDPOINT_URL"
 #: parts of messages of clients and services that mean that there are no credentials
-NO_KEYS = ("latest/api/token", "computeMetadata", "metadata/identity", "MissingAccount", "MissingAccessKeyId")
-NO_KEYS += ("MissingSecretAccessKey", "Missing AccessKeyId", "Missing SecretAccessKey", "Account must be specified")
+NO_KEYS = re.compile(
+    r"latest/api/token|computeMetadata|metadata/identity|Missing ?(Account|AccessKeyId|SecretAccessKey)|"
+    "Account must be specified"
+)
 REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "AuthorizationFailure", "403", "401")
 REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraint", "redirect without LOCATION")
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
@@ -91,30 +93,30 @@ class Bucket:
         with self._errors(name):
             self._client.put(self._store, name, data, use_multipart=False)
 
-    def create(self, name: str, data: bytes) -> bool:
-        """Write an object that must be new. Return False if there is one of other content.
+    def create(self, name: str, data: bytes) -> str:
+        """Write an object that must be new, and return its version; "" if there is one of other content.
 
         A service may store the object and lose its answer; the client's second attempt then finds that object. So an
         object that exists is read and compared.
         """
-        try:
-            with self._errors(name):
-                self._client.put(self._store, name, data, mode="create")
-        except ConditionError:
-            return bytes(self.get(name)) == data
-        return True
+        return self._written_if(name, data, "create")
 
-    def swap(self, name: str, data: bytes, version: str) -> bool:
-        """Replace an object that must still be of this version; False if it is not, and has other content than data."""
+    def swap(self, name: str, data: bytes, version: str) -> str:
+        """Replace an object that must still be of a version, and return the new one; "" if it is of another one."""
+        return self._written_if(name, data, {"e_tag": version})
+
+    def _written_if(self, name: str, data: bytes, condition: object) -> str:
         try:
             with self._errors(name):
-                self._client.put(self._store, name, data, mode={"e_tag": version}, use_multipart=False)
+                answer = self._client.put(self._store, name, data, mode=condition, use_multipart=False)
+                return str(answer["e_tag"])
         except (ConditionError, FileNotFoundError):
-            try:
-                return bytes(self.get(name)) == data
-            except FileNotFoundError:
-                return False
-        return True
+            pass
+        try:
+            present, version, _ = self.read(name)
+        except FileNotFoundError:
+            return ""
+        return version if present == data else ""
 
     def read(self, name: str) -> tuple[bytes, str, datetime]:
         """Return content, version and time of an object; FileNotFoundError if there is none."""
@@ -168,7 +170,7 @@ def needed(url: str) -> Any:
 
 def _opened(url: str, *, patient: bool) -> Any:
     """Open the client of a URL with the settings of the environment."""
-    from obstore.store import from_url
+    import obstore.store
 
     plain = os.environ.get(f"{ENDPOINT}_S3", os.environ.get(ENDPOINT, "")).startswith("http://")
     options: dict[str, Any] = {"connect_timeout": CONNECT, "timeout": ANSWER}
@@ -183,7 +185,8 @@ def _opened(url: str, *, patient: bool) -> Any:
     }
     if plain:
         options["allow_http"] = True
-    return from_url(url, client_options=options, retry_config=retries)
+    opened: Any = obstore.store.from_url  # its overloads name the settings of each service
+    return opened(url, client_options=options, retry_config=retries)
 
 
 def _version(meta: Any) -> str:
@@ -198,7 +201,7 @@ def reason(url: str, message: str) -> str:
     first = " ".join(text.partition("<?xml")[0].split())
     endpoint = os.environ.get(f"{ENDPOINT}_S3") or os.environ.get(ENDPOINT)
     service = f"the service {endpoint}" if endpoint and scheme == "s3" else "the service"
-    if any(word in text for word in NO_KEYS):
+    if NO_KEYS.search(text):
         return f"{url}: no credentials were found; set {CREDENTIALS[scheme]}"
     if any(word in text for word in NO_BUCKET):
         fix = f", or {ENDPOINT} if it is elsewhere" if scheme == "s3" else ""

@@ -3,6 +3,8 @@
     ~/.cache/featcache/stores/          or the folder that FEATCACHE_STORES names
       SHA256/                 a store or a manifest, whole; named by the SHA-256 of the names, sizes and versions of its
                               objects, so an object that changes leads to another folder
+      SHA256.boot             the boot of the machine in which the folder was last verified; files of the cache are not
+                              synced, so they are verified again after a boot, and fetched again if they are damaged
       views/SHA256/NAME/      the folder that commands read: links to the folders above, as they are below the URL
       urls/SHA256.json        the last listing of a URL, for FEATCACHE_OFFLINE
 
@@ -23,13 +25,14 @@ from pathlib import Path
 
 from featcache import schema, sums
 from featcache.errors import StoreError
-from featcache.files import FULL, locked, make_folder, making_folder, write_file
+from featcache.files import FULL, locked, make_folder, making_folder, remove_folder, write_file
 from featcache.remote.bucket import OFFLINE, Bucket, Entry, room
 
 VARIABLE = "FEATCACHE_STORES"
 AT_ONCE = 6  #: whole objects that are fetched at a time
 STORE = re.compile(r"((?:[^/]+/)?[^/]+\.zarr)/.+")  #: objects of a store: [MANIFEST/]NAME.zarr/...
 MANIFEST = re.compile(r"(?:[^/]+/)?manifest\.csv")
+BOOT = Path("/proc/sys/kernel/random/boot_id")  #: a text that differs from boot to boot
 JOURNAL = "journal/"  #: objects of a store that readers do not need
 
 Listing = dict[str, Entry]
@@ -68,18 +71,24 @@ def fetched(url: str, verify: Verify, wanted: Collection[str] | None = None) -> 
     chosen = {name: part for name, part in parts.items() if wanted is None or not name or name in wanted}
     used = {f"{name}/{inner}": entry for name, part in parts.items() for inner, entry in part.items()}
     view = home() / "views" / _key({f"{url}/{name}": entry for name, entry in used.items()}) / Path(url).name
-    missing = {name: part for name, part in chosen.items() if not (view / name).exists()}
-    if missing and bucket is None:
-        raise StoreError(
-            f"{OFFLINE} is set, and {', '.join(sorted(missing)) or url} of {url} is not in the cache; unset it once"
-        )
+    missing = {
+        name: part
+        for name, part in chosen.items()
+        if not (view / name).exists() or not _verified_now(home() / _key(part))
+    }
     if missing and bucket:
         _check_room(url, missing)
-        for name, part in missing.items():
-            _link(view / name, _part(bucket, name, part, verify))
+    for name, part in missing.items():
+        _link(view / name, _part(bucket, url, name, part, verify))
     if bucket:
         _record(url, listing)
     return view
+
+
+def below(listing: Listing, name: str) -> Listing:
+    """The objects of a store in a listing, by their names in the store, without its journals."""
+    inner = {key.removeprefix(f"{name}/"): entry for key, entry in listing.items() if key.startswith(f"{name}/")}
+    return {key: entry for key, entry in inner.items() if not key.startswith(JOURNAL)}
 
 
 def _parts(listing: Listing) -> dict[str, Listing]:
@@ -99,33 +108,65 @@ def _parts(listing: Listing) -> dict[str, Listing]:
     return dict(sorted(parts.items()))
 
 
-def _part(bucket: Bucket, name: str, part: Listing, verify: Verify) -> Path:
-    """Return the path of a store or manifest in the cache; fetch it if it is not there."""
+def _part(bucket: Bucket | None, url: str, name: str, part: Listing, verify: Verify) -> Path:
+    """Return the path of a store or manifest in the cache; fetch it if it is not there. bucket: None when offline."""
     own = Path(name).name if name.endswith(".csv") else ""
-    folder = home() / _key(part)
-    if not folder.exists():
-        with locked(folder.with_name(f".{folder.name}.lock")):  # another process may be fetching it
-            if not folder.exists():
-                try:
-                    _fetch(bucket, name, part, folder, verify if not own else lambda folder: [])
-                except OSError as error:
-                    if error.errno not in FULL:
-                        raise
-                    total = sum(entry.size for entry in part.values())
-                    free = shutil.disk_usage(home()).free
-                    raise StoreError(room(f"{bucket.url}/{name}", total, free, home(), VARIABLE)) from error
+    folder, verify = home() / _key(part), _readable if own else verify
+    with locked(folder.with_name(f"{folder.name}.lock")):  # another process may be fetching it
+        if not _is_whole(folder, verify):
+            if bucket is None:
+                raise StoreError(f"{OFFLINE} is set, and {name or url} of {url} is not in the cache; unset it once")
+            try:
+                fetch(bucket, name, part, folder, verify, durable=False)
+                _mark(folder)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                total, free = sum(entry.size for entry in part.values()), shutil.disk_usage(home()).free
+                raise StoreError(room(f"{bucket.url}/{name}", total, free, home(), VARIABLE)) from error
     return folder / own
 
 
-def _fetch(bucket: Bucket, name: str, part: Listing, folder: Path, verify: Verify) -> None:
-    """Fetch all objects of a store or manifest, verify them, and rename their folder."""
+def _readable(folder: Path) -> list[str]:
+    """The damage to a folder with a manifest: a file that a power cut has left empty."""
+    return [f"{path.name} is empty" for path in folder.iterdir() if not path.stat().st_size]
+
+
+def _is_whole(folder: Path, verify: Verify) -> bool:
+    """Return whether a folder of the cache is there; after a boot it is verified, and removed if it is damaged."""
+    if not folder.exists():
+        return False
+    if _verified_now(folder):
+        return True
+    if verify(folder):
+        remove_folder(folder)
+        return False
+    _mark(folder)
+    return True
+
+
+def _verified_now(folder: Path) -> bool:
+    """Return whether a folder was verified in this boot of the machine."""
+    try:
+        return folder.with_name(f"{folder.name}.boot").read_text() == BOOT.read_text()
+    except OSError:  # it was not, or the system has no number of the boot
+        return False
+
+
+def _mark(folder: Path) -> None:
+    with suppress(OSError):
+        folder.with_name(f"{folder.name}.boot").write_text(BOOT.read_text())
+
+
+def fetch(bucket: Bucket, name: str, part: Listing, folder: Path, verify: Verify, *, durable: bool = True) -> None:
+    """Fetch all objects of a store or manifest, verify them, and rename their folder. durable: sync them before."""
     prefix = f"{name}/" if name and not name.endswith(".csv") else name.removesuffix(Path(name).name)
 
-    with making_folder(folder) as scratch:
+    with making_folder(folder, durable=durable) as scratch:
         for place in {(scratch / inner).parent for inner in part}:
             place.mkdir(parents=True, exist_ok=True)
 
-        def fetch(inner: str) -> None:
+        def get(inner: str) -> None:
             data = bucket.get(prefix + inner, part[inner])
             with (scratch / inner).open("xb") as file:
                 file.write(data)
@@ -133,7 +174,7 @@ def _fetch(bucket: Bucket, name: str, part: Listing, folder: Path, verify: Verif
         largest_first = sorted(part, key=lambda inner: -part[inner].size)
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as pool:
             try:
-                for _ in pool.map(fetch, largest_first):
+                for _ in pool.map(get, largest_first):
                     pass
             except BaseException:
                 pool.shutdown(cancel_futures=True)

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from featcache.arguments import PathLike
+from featcache.errors import ArgumentsError
 
 SCHEMES = ("s3", "gs", "az")  #: schemes that obstore reads, and whose stores have conditional writes
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/])")  # pathlib folds two slashes into one
@@ -19,6 +20,13 @@ def url_of(given: PathLike) -> str:
     text = os.fspath(given)
     found = _URL.match(text)
     return f"{found[1]}://{text[found.end() :].rstrip('/')}" if found else ""
+
+
+def on_disk(given: PathLike, option: str) -> Path:
+    """Return a local path; ArgumentsError for a URL, which this option does not take."""
+    if url := url_of(given):
+        raise ArgumentsError(f"{option} {url} is a URL, and a local folder is needed here; name a folder")
+    return Path(given)
 
 
 def shown(given: PathLike) -> str:

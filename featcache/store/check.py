@@ -27,11 +27,17 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> 
     fast: check only the size of the features' files, not their content.
     Raises StoreError when there is no store, or its metadata cannot be read at all.
     """
-    return damage(path, fast=fast, progress=progress) or _unfinished(FeatureStore.open(path))
+    if messages := damage(path, fast=fast, progress=progress):
+        return messages
+    store = FeatureStore.open(path)
+    strays = [] if store.archived else _strays(store, committed(path, store.layout))
+    return [
+        f"{stray.relative_to(path)} does not belong to the store; `featcache repair` removes it" for stray in strays
+    ] + _unfinished(store)
 
 
 def damage(path: Path, *, fast: bool = False, progress: Progress = silent) -> list[str]:
-    """List the problems of a store's files, without clips that are not extracted or failed; else as `problems`."""
+    """List the problems of the files that a store's rows are read from; else as `problems`."""
     if archive.is_archive(path):
         return archive.problems(path, fast=fast, progress=progress)
     if _lease.is_locked(path):  # during a commit a check has no meaning
@@ -49,10 +55,7 @@ def damage(path: Path, *, fast: bool = False, progress: Progress = silent) -> li
         if wrong := digests.damaged(path, block, store.layout, fast=fast):
             messages.append(f"{wrong}; `featcache repair` makes its clips pending again")
     progress(len(blocks), len(blocks))
-    return messages or [
-        f"{path.relative_to(store.path)} does not belong to the store; `featcache repair` removes it"
-        for path in _strays(store, blocks)
-    ]
+    return messages
 
 
 def _unfinished(store: FeatureStore) -> list[str]:

@@ -17,6 +17,7 @@ from pipelines.bench import (
     extraction,
     groups,
     loaders,
+    objects,
     retrieval,
     step,
     store,
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     **evaluation.BENCHMARKS,
     **loaders.BENCHMARKS,
     **workers.BENCHMARKS,
+    **objects.BENCHMARKS,
 }
 
 

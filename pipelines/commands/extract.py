@@ -1,12 +1,15 @@
 """Extraction by the names of extractors: the function of `featcache extract`, and `featcache.extract`."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from featcache.arguments import Pairs, PathLike, manifest_of, one_of, several, some, worker_count
-from featcache.extractors import Runtime
+from featcache.extractors import Extractor, Runtime
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
+from featcache.remote.urls import url_of
+from featcache.store.pushing import working
 from featcache.windows import Plan
 from pipelines.extraction.extract import AUTO, Extraction
 from pipelines.extraction.extract import extract as fill
@@ -38,7 +41,8 @@ def extract(
     read is recorded as failed, with the reason, and does not stop the others.
 
     manifest: a manifest, or the path of its file. extractors: one or several names of `featcache list extractors`;
-        NAME@VIEW reads another view of the pictures (`featcache.windows.VIEWS`). stores: folder of all stores.
+        NAME@VIEW reads another view of the pictures (`featcache.windows.VIEWS`). stores: folder of all stores, or its
+        URL.
     windows: windows per clip: segments:T, uniform:T, inner:T or all:SECONDS, or a `Plan`.
     set: parameters of extractors, {"hog.cells": 4} or "hog.cells=4".
     dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
@@ -63,14 +67,20 @@ def extract(
     runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
     files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
     frozen = load_extractors(names, as_words(set), files, runtime, clips)
+    fixed: dict[str, Any] = {
+        "plan": plan,
+        "dtype": dtype,
+        "retry_failed": retry_failed,
+        "workers": worker_count(workers),
+    }
     with reporting(progress, f"extract {', '.join(names)}", "clip") as report:
-        return fill(
-            clips,
-            frozen,
-            Path(stores),
-            plan=plan,
-            dtype=dtype,
-            retry_failed=retry_failed,
-            workers=worker_count(workers),
-            progress=report,
-        )
+        return _into(stores, clips, frozen, partial(fill, **fixed, progress=report))
+
+
+def _into(stores: PathLike, clips: Manifest, frozen: Sequence[Extractor], run: Callable[..., Extraction]) -> Extraction:
+    """Run an extraction into a folder of all stores, or into the work folder of its URL, from which it is pushed."""
+    with working(stores, clips.name, [extractor.store for extractor in frozen]) as folder:
+        outcome = run(clips, frozen, folder)
+    if url := url_of(stores):
+        outcome.notes.append(f"pushed to {url}/{clips.name}; the local copy is a work folder")
+    return outcome

@@ -25,6 +25,7 @@ from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaA
 from featcache.extractors import split_view
 from featcache.manifest import Clip
 from featcache.progress import Progress, reporting
+from featcache.remote.urls import on_disk
 from featcache.store.places import local
 from featcache.wording import first, unknown, visible
 from pipelines.data.checks import check_device
@@ -86,12 +87,12 @@ def predict(
     if overwrite and out is None:
         raise ArgumentsError("--overwrite belongs to --out FILE; name a file")
     check_device(device)
+    kept, note = on_disk(stores, "--stores") if stores is not None else None, note or _unheard
     found = [each if isinstance(each, Run) else find_run(Path(each), Path(runs)) for each in _each(run)]
     if not found:
         raise ConfigError("no run is named; name the folder of a finished run")
     if out is not None:
         check_file("--out", Path(out), overwrite)
-    kept, note = Path(stores) if stores is not None else None, note or _unheard
     test, domains = as_domain or found[0].config.test, several(domain)
     given = sources(tuple(map(local, paths(clips))), test, domains=domains, split=split or "", stores=kept)
     heads = [open_head(each, _places(each, given, kept), device) for each in found]

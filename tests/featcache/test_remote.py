@@ -293,6 +293,24 @@ def test_a_damaged_object_is_named_and_not_kept(server, remote, name):
 
 
 @pytest.mark.slow
+def test_after_a_boot_the_cache_is_verified_and_mended(server, remote, monkeypatch, tmp_path):
+    copy = local(URL)
+    (tmp_path / "boot").write_text("another boot")
+    monkeypatch.setattr(cache, "BOOT", tmp_path / "boot")
+    server.clear()
+    assert files(local(URL)) == files(remote)
+    assert server.counted() == 1
+    (tmp_path / "boot").write_text("the next boot")
+    (copy / "toy" / "hog.zarr" / "features" / "c" / "1" / "0" / "0").write_bytes(b"")  # as a power cut may leave it
+    (copy / "toy" / "manifest.csv").write_bytes(b"")
+    assert files(local(URL)) == files(remote)
+    assert server.counted() == 1 + 1 + len(files(remote / "toy" / "hog.zarr")) + 1
+    (tmp_path / "boot").write_text("a boot without network")
+    monkeypatch.setenv("FEATCACHE_OFFLINE", "1")
+    assert files(local(URL)) == files(remote)
+
+
+@pytest.mark.slow
 def test_names_cannot_leave_the_cache(server, monkeypatch):
     entry = buckets.Entry(1, "x")
     monkeypatch.setattr(Bucket, "listing", lambda self: {"toy/../../../evil/manifest.csv": entry})
