@@ -27,6 +27,7 @@ from featcache import schema, sums
 from featcache.errors import StoreError
 from featcache.files import FULL, locked, make_folder, making_folder, remove_folder, write_file
 from featcache.remote.bucket import OFFLINE, Bucket, Entry, room
+from featcache.remote.urls import is_copy
 
 VARIABLE = "FEATCACHE_STORES"
 AT_ONCE = 6  #: whole objects that are fetched at a time
@@ -82,6 +83,7 @@ def fetched(url: str, verify: Verify, wanted: Collection[str] | None = None) -> 
         _link(view / name, _part(bucket, url, name, part, verify))
     if bucket:
         _record(url, listing)
+    is_copy(view, url)
     return view
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from featcache.arguments import PathLike
 from featcache.errors import ArgumentsError
 
+_copies: dict[str, str] = {}  #: folder of the cache -> the URL whose copy it is, in this process
 SCHEMES = ("s3", "gs", "az")  #: schemes that obstore reads, and whose stores have conditional writes
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/])")  # pathlib folds two slashes into one
 
@@ -32,3 +33,15 @@ def on_disk(given: PathLike, option: str) -> Path:
 def shown(given: PathLike) -> str:
     """Return a URL as a user writes it, or a path as text."""
     return url_of(given) or str(Path(given))
+
+
+def is_copy(folder: Path, url: str) -> None:
+    """Remember that a folder of the cache is the copy of a URL, for `with_urls`."""
+    _copies[str(folder)] = url
+
+
+def with_urls(text: str) -> str:
+    """Return a message with the URLs that users have named, instead of the folders of their copies."""
+    for folder, url in _copies.items():
+        text = text.replace(folder, url)
+    return text

@@ -19,7 +19,7 @@ from featcache.errors import ArgumentsError, FeatcacheError
 from featcache.files import FULL
 from featcache.machine import cores
 from featcache.progress import Bar
-from featcache.remote.urls import url_of
+from featcache.remote.urls import url_of, with_urls
 from featcache.stopping import Stopped, stoppable
 from featcache.wording import visible
 from pipelines.cli._completion import entries
@@ -111,9 +111,9 @@ class Commands(click.Group):
             vars(error)["message"] = visible(error.message, LAYOUT)
             raise
         except ArgumentsError as error:
-            raise click.UsageError(visible(str(error), LAYOUT), self._invoked(ctx)) from error
+            raise click.UsageError(visible(with_urls(str(error)), LAYOUT), self._invoked(ctx)) from error
         except FeatcacheError as error:
-            raise click.ClickException(visible(str(error), LAYOUT)) from error
+            raise click.ClickException(visible(with_urls(str(error)), LAYOUT)) from error
         except OSError as error:
             if error.errno is None or isinstance(error, BrokenPipeError):
                 raise

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from featcache.remote.urls import shown
+from featcache.remote.urls import shown, with_urls
 from featcache.wording import visible
 from pipelines.cli._shared import PATH, PLACE, echo, note, progress_bar
 
@@ -34,9 +34,9 @@ def check(paths: tuple[Path, ...], fast: bool) -> None:
         with progress_bar(f"check {path.name}", "part") as progress:
             (messages,) = run(path, fast=fast, progress=progress).values()
         for message in messages:
-            echo(visible(f"{path}: {message}"))
+            echo(visible(with_urls(f"{path}: {message}")))
         if not messages:
-            echo(visible(f"{path}: in order"))
+            echo(visible(with_urls(f"{path}: in order")))
         wrong += len(messages)
     if wrong:
         raise SystemExit(1)
