@@ -17,11 +17,14 @@ from featcache.wording import alike, amount, exactly, first, kind_of, per_kind, 
 SLACK = {"frames": 0.0, "seconds": 0.1}  #: largest stop behind the source's end: annotated seconds are rounded
 
 
-def parts(path: Path) -> list[Path]:
-    """List the manifests and stores at a path: all of a folder STORES or STORES/MANIFEST, or the path itself.
+def parts(given: PathLike) -> list[Path]:
+    """List the manifests and stores at a path or URL: all of a folder STORES or STORES/MANIFEST, or the path itself.
 
     Raises ManifestError for a folder that holds neither manifests nor stores.
     """
+    from featcache.store.places import local
+
+    path = local(given)
     if not path.is_dir() or path.suffix == ".zarr" or (path / "zarr.json").exists():
         return [path]
     inside = sorted(part for name in ("manifest.csv", "*.zarr") for part in [*path.glob(name), *path.glob(f"*/{name}")])

@@ -20,6 +20,7 @@ from featcache.errors import ConfigError, FormatError, StoreError
 from featcache.files import claimed
 from featcache.progress import Progress, reporting
 from featcache.store import FeatureStore
+from featcache.store.places import local
 
 AT_ONCE = 64  #: rows of a store that are read together; bridges request them in order
 LOSSES = {  #: word of bridges.WORDS -> the loss in a format without it
@@ -52,22 +53,23 @@ def export_features(
 ) -> Exported:
     """Write the clips with state done, from stores of one manifest, into one file.
 
-    stores: one or several, by their paths. format: a name of `featcache list formats`. out: the file.
+    stores: one or several, by their paths or URLs. format: a name of `featcache list formats`. out: the file.
     key: {"STORE": "KEY IN THE FILE"} or "STORE=KEY". Without it, the key is the one that the store was imported from,
     else the store's modality; stores that share it have their own names as keys. overwrite: replace a file at `out`.
     progress: True for a bar, or a callback (rows written, all). Raises FormatError when the format cannot
     hold these stores, or `out` exists or is in a store, and StoreError when the stores have different clips.
     """
-    bridge, stores, out, names = bridges.load(format), paths(stores), Path(out), pairs("--key", key, "STORE=NAME")
-    if not stores:
+    bridge, out, names = bridges.load(format), Path(out), pairs("--key", key, "STORE=NAME")
+    folders = tuple(map(local, paths(stores)))
+    if not folders:
         raise ConfigError("no store to export; name one or more .zarr folders")
-    _check_out(out, stores, bridge, overwrite)
-    for path in stores:
+    _check_out(out, folders, bridge, overwrite)
+    for path in folders:
         if not (path / "zarr.json").exists() and any(path.glob("*.zarr")):
             raise ConfigError(
                 f"{path} is a folder of stores; name the stores to export, such as {min(path.glob('*.zarr'))}"
             )
-    opened = [FeatureStore.open(path) for path in stores]
+    opened = [FeatureStore.open(path) for path in folders]
     for store in opened[1:]:
         if store.rows != opened[0].rows:
             raise StoreError(f"{store.path} and {opened[0].path} have different clips; export them one by one")
@@ -89,7 +91,7 @@ def export_features(
     needed = set().union(*(_needed(store) for store in opened))
     report.lost = [loss for word, loss in LOSSES.items() if word in needed - bridge.KEEPS]
     with claimed(Path(os.path.abspath(out))):  # "." has no name
-        _check_out(out, stores, bridge, overwrite)  # another process may have just written it
+        _check_out(out, folders, bridge, overwrite)  # another process may have just written it
         with reporting(progress, f"export {out.name}", "clip") as moved:
             bridge.write(out, _counted(tables, moved))
     return report

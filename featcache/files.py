@@ -108,19 +108,21 @@ def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def making_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+def making_folder(folder: Path, *, replace: bool = False, durable: bool = True) -> Iterator[Path]:
     """Give the path of a scratch folder, to be made by the block; it is renamed to `folder` when the block succeeds.
 
     All files of the scratch folder are synced. When the block fails, it is removed, and an older `folder` stays.
     replace: `folder` may exist and have files. The two are exchanged in one step. Where the system cannot do that,
     `folder` is moved away just before the renaming, and moved back if that fails; when a process is killed between the
     two, `remove_abandoned` moves it back.
+    durable: False for files that can be fetched again and are verified after a power cut; they are not synced.
     """
     make_folder(folder.parent)
     with _scratch(folder) as own, disk_errors(folder, own / folder.name):
         scratch, old = own / folder.name, own / OLD
         yield scratch
-        _sync_all(scratch)
+        if durable:
+            _sync_all(scratch)
         try:
             _rename(scratch, folder, old if replace else None)
         except BaseException:

@@ -30,6 +30,7 @@ from featcache.leaks import WARNING, Search
 from featcache.manifest import Manifest
 from featcache.naming import renamed
 from featcache.progress import Progress, reporting
+from featcache.remote.urls import on_disk
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.reader import is_extending
 from featcache.store.writer import check_folder
@@ -110,7 +111,7 @@ def import_features(
     """
     manifest, lists = manifest_of(manifest), _lists(ids)
     names = {name: store or store_name(name) for name, store in pairs("--key", key, named=False).items()}
-    modalities, given, folder = pairs("--modality", modality), paths(files), Path(stores) / manifest.name
+    modalities, given, folder = pairs("--modality", modality), paths(files), on_disk(stores, "--stores") / manifest.name
     try:
         check_folder(folder, manifest)
     except StoreError as error:

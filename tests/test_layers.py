@@ -292,8 +292,8 @@ def test_no_open_ended_keyword_arguments():
     "code", ["import featcache", "from pipelines.cli import main; main(['--help'], standalone_mode=False)"]
 )
 def test_nothing_heavy_is_imported_at_the_start(code):
-    """No torch, zarr, pandas or Ray before they are needed."""
-    libraries = {"torch", "zarr", "pandas", "cv2", "av", "ray"}
+    """No torch, zarr, pandas, Ray or client of an object store before they are needed."""
+    libraries = {"torch", "zarr", "pandas", "cv2", "av", "ray", "obstore"}
     heavy = f"import sys; print(*({libraries} & set(sys.modules)), file=sys.stderr)"
     run = subprocess.run(
         [sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True, cwd=ROOT

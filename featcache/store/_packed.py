@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from featcache import schema, sums
 from featcache.errors import StoreError
 from featcache.progress import Progress, silent
+from featcache.remote.bucket import Bucket
+from featcache.remote.urls import url_of
 from featcache.store import _compressed
 from featcache.store import _format as fmt
 
@@ -98,6 +100,8 @@ class Archive:
     def _fetch(self, name: str) -> bytes:
         if self._system is None:
             return fmt.read_bytes(Path(self._root, name))
+        if isinstance(self._system, Bucket):
+            return bytes(self._system.get(name))
         try:
             return bytes(self._system.cat_file(f"{self._root}/{name}"))
         except FileNotFoundError:
@@ -107,7 +111,9 @@ class Archive:
 
 
 def _file_system(source: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL and the folder in it; (None, folder) for a local folder."""
+    """The objects below a URL, or the file system of fsspec and its folder; (None, folder) for a local folder."""
+    if url := url_of(source):
+        return Bucket(url), url
     if "://" not in source:
         return None, source
     import fsspec  # type: ignore[import-untyped]

@@ -16,7 +16,8 @@ An archive is a zarr v3 group, too. It has the same attributes, arrays and files
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,21 +25,25 @@ from featcache import sums
 from featcache.errors import StoreError
 from featcache.files import make_folder, making_folder, remove_abandoned
 from featcache.progress import Progress, reporting, silent
+from featcache.remote.bucket import Bucket
+from featcache.remote.urls import url_of
 from featcache.store import _compressed, _lease, digests
 from featcache.store import _format as fmt
 from featcache.store._packed import CONTENTS, METADATA, Archive, each, shown
 from featcache.store.reader import FeatureStore
 
 
-def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) -> None:
-    """Write a store as an archive to `out`, whole or not at all.
+def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) -> int:
+    """Write a store as an archive to `out`, whole or not at all, and return its bytes.
 
-    store: its path; it may be incomplete, and its journals are packed, too. out: folder to make. progress: True for a
-    bar, or a callback (blocks done, all).
+    store: its path; it may be incomplete, and its journals are packed, too. out: folder to make, or a URL such as
+    s3://bucket/hog.zarr. progress: True for a bar, or a callback (blocks done, all).
     StoreError when the store is damaged or being written, or `out` exists.
     """
-    path, out = Path(store), Path(out)
-    with _undisturbed(path), _made(out) as scratch:
+    if url := url_of(store):
+        raise StoreError(f"{url} is a URL, and `pack` reads a local store; name the folder of a store")
+    path = Path(store)
+    with _undisturbed(path), _written(out) as (scratch, put):
         opened = FeatureStore.open(path)
         if opened.archived:
             raise StoreError(f"{path} is already an archive; copy it as it is")
@@ -48,10 +53,11 @@ def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) 
         names = [str(name) for block in blocks for name in layout.files(block).values()] + _journals(layout)
         packed = {name for name in names if (path / name).exists()}
         texts = {name: fmt.read_bytes(path / name).decode() for name in METADATA}
-        listed = {}
+        listed, sizes = dict[str, str](), list[int]()
 
         def add(name: str, data: bytes) -> None:
-            _put(scratch / name, data)
+            put(name, data)
+            sizes.append(len(data))
             listed[name] = hashlib.sha256(data).hexdigest()
 
         def add_block(block: int) -> None:
@@ -71,17 +77,22 @@ def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) 
             add(name, fmt.read_bytes(path / name))
         with reporting(progress, f"pack {path.name}", "block") as report:
             each(add_block, blocks, report)
-        _put(scratch / fmt.SUMS, sums.text(dict(sorted(listed.items()))))
+        digest_list = sums.text(dict(sorted(listed.items())))
+        put(fmt.SUMS, digest_list)  # the last file: without it, nothing is an archive
+    return sum(sizes) + len(digest_list)
 
 
 def unpack(source: str | Path, out: str | Path, progress: Progress | bool = False) -> None:
     """Restore the store that an archive was made of, byte for byte, at `out`, whole or not at all.
 
-    source: a folder, or a URL that fsspec supports, such as s3://bucket/hog.zarr. out: path of the store. progress:
-    True for a bar, or a callback (blocks done, all).
+    source: a folder, a URL of an object store such as s3://bucket/hog.zarr, or another one that fsspec supports. out:
+    path of the store. progress: True for a bar, or a callback (blocks done, all).
     Each file is checked against its digests before it is written. StoreError when a file of the archive is missing or
     damaged, when the URL cannot be read, or when `out` exists.
     """
+    if url := url_of(out):
+        raise StoreError(f"{url} is a URL, and `unpack` writes a local store; name a folder")
+    source = url_of(source) or source
     with _made(Path(out)) as scratch:
         archive = Archive(source)
         for name, text in archive.original.items():
@@ -188,6 +199,33 @@ def _put(path: Path, data: bytes) -> None:
     """Write a file of a scratch folder, which is synced as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
+
+
+@contextlib.contextmanager
+def _written(out: str | Path) -> Iterator[tuple[Path, Callable[[str, bytes], None]]]:
+    """Give a scratch folder, and a function that writes a file of `out`, a folder or URL, which must be new.
+
+    When the block fails, all that was written is removed.
+    """
+    if not (url := url_of(out)):
+        with _made(Path(out)) as scratch:
+            yield scratch, lambda name, data: _put(scratch / name, data)
+        return
+    bucket, written = Bucket(url), list[str]()
+    if bucket.listing():
+        raise StoreError(f"{url} has objects; remove them, or name another URL")
+
+    def put(name: str, data: bytes) -> None:
+        written.append(name)
+        bucket.put(name, data)
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield Path(folder), put
+        except BaseException:
+            with contextlib.suppress(StoreError):
+                bucket.delete(*written)
+            raise
 
 
 @contextlib.contextmanager

@@ -27,8 +27,19 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> 
     fast: check only the size of the features' files, not their content.
     Raises StoreError when there is no store, or its metadata cannot be read at all.
     """
+    if messages := damage(path, fast=fast, progress=progress):
+        return messages
+    store = FeatureStore.open(path)
+    strays = [] if store.archived else _strays(store, committed(path, store.layout))
+    return [
+        f"{stray.relative_to(path)} does not belong to the store; `featcache repair` removes it" for stray in strays
+    ] + _unfinished(store)
+
+
+def damage(path: Path, *, fast: bool = False, progress: Progress = silent) -> list[str]:
+    """List the problems of the files that a store's rows are read from; else as `problems`."""
     if archive.is_archive(path):
-        return archive.problems(path, fast=fast, progress=progress) or _unfinished(FeatureStore.open(path))
+        return archive.problems(path, fast=fast, progress=progress)
     if _lease.is_locked(path):  # during a commit a check has no meaning
         return ["is being written by another process; check again when that process has finished"]
     if is_extending(path):
@@ -41,16 +52,10 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> 
     blocks = committed(path, store.layout)
     for done, block in enumerate(blocks):
         progress(done, len(blocks))
-        if damage := digests.damaged(path, block, store.layout, fast=fast):
-            messages.append(f"{damage}; `featcache repair` makes its clips pending again")
+        if wrong := digests.damaged(path, block, store.layout, fast=fast):
+            messages.append(f"{wrong}; `featcache repair` makes its clips pending again")
     progress(len(blocks), len(blocks))
-    if messages:
-        return messages
-    messages += [
-        f"{path.relative_to(store.path)} does not belong to the store; `featcache repair` removes it"
-        for path in _strays(store, blocks)
-    ]
-    return messages + _unfinished(store)
+    return messages
 
 
 def _unfinished(store: FeatureStore) -> list[str]:
@@ -94,9 +99,9 @@ def repair(store: str | Path, progress: Progress | bool = False) -> list[str]:
         with reporting(progress, f"repair {path.name}", "block") as report:
             for number, block in enumerate(blocks):
                 report(number, len(blocks))
-                if damage := digests.damaged(path, block, opened.layout):
+                if wrong := digests.damaged(path, block, opened.layout):
                     _uncommit(opened, block)
-                    actions.append(f"{damage}: its clips are pending again")
+                    actions.append(f"{wrong}: its clips are pending again")
             report(len(blocks), len(blocks))
         for stray in _strays(opened, committed(path, opened.layout)):
             _remove(stray)
@@ -112,7 +117,7 @@ def _metadata(store: FeatureStore) -> list[str]:
         listed = _listed(store.path)
     except StoreError as error:
         return [str(error)]
-    return [f"{name} is {damage}" for name, damage in _wrong(store.path, listed).items()]
+    return [f"{name} is {wrong}" for name, wrong in _wrong(store.path, listed).items()]
 
 
 def _listed(path: Path) -> dict[str, str]:
@@ -128,13 +133,13 @@ def _listed(path: Path) -> dict[str, str]:
 
 def _wrong(path: Path, listed: dict[str, str]) -> dict[str, str]:
     """File -> "missing" or "damaged", for the listed files that are one or the other."""
-    damage = {}
+    wrong = {}
     for name, digest in listed.items():
         if not (path / name).is_file():
-            damage[name] = "not a regular file" if (path / name).exists() else "missing"
+            wrong[name] = "not a regular file" if (path / name).exists() else "missing"
         elif hashlib.sha256(fmt.read_bytes(path / name)).hexdigest() != digest:
-            damage[name] = "damaged"
-    return damage
+            wrong[name] = "damaged"
+    return wrong
 
 
 def _mend_metadata(path: Path) -> list[str]:
@@ -155,13 +160,11 @@ def _mend_metadata(path: Path) -> list[str]:
         return [f"{fmt.SUMS} was wrong: written again, because recipe, blocks and manifest fit each other"]
     if trouble:
         raise StoreError(f"{path}: {trouble}")
-    for name, damage in wrong.items():
+    for name, fault in wrong.items():
         if hashlib.sha256(restored.get(name, b"")).hexdigest() != listed[name]:
-            raise StoreError(
-                f"{path}: {name} is {damage} and cannot be recomputed; restore it from a copy of the store"
-            )
+            raise StoreError(f"{path}: {name} is {fault} and cannot be recomputed; restore it from a copy of the store")
         _replace(path / name, restored[name])
-    return [f"{name} was {damage}: written again" for name, damage in wrong.items()]
+    return [f"{name} was {fault}: written again" for name, fault in wrong.items()]
 
 
 def _sealed(path: Path) -> bool:

@@ -1,12 +1,13 @@
 """The facts about a store that `featcache info` prints."""
 
-from pathlib import Path
 from typing import Any
 
 from featcache import training_data
 from featcache.arguments import PathLike
 from featcache.files import folder_size
+from featcache.remote.urls import url_of
 from featcache.store import _format as fmt
+from featcache.store.places import local
 from featcache.store.reader import FeatureStore, flat
 from featcache.wording import quoted, size, visible
 
@@ -17,13 +18,14 @@ SHOWN_APART = ("licence", "trained_on")  #: facts with lines of their own
 def info(store: PathLike | FeatureStore) -> dict[str, Any]:
     """Everything except the features, as JSON values: counts, windows, sizes, recipe, licence, failures.
 
-    store: a store, or its path. StoreError when there is no store, or its metadata is damaged.
+    store: a store, or its path or URL. StoreError when there is no store, or its metadata is damaged.
     """
-    store = store if isinstance(store, FeatureStore) else FeatureStore.open(Path(store))
+    url = "" if isinstance(store, FeatureStore) else url_of(store)
+    store = store if isinstance(store, FeatureStore) else FeatureStore.open(local(store))
     layout = store.layout
     lengths = store.length[store.length > 0]
     return {
-        "store": str(store.path),
+        "store": url or str(store.path),
         "manifest": store.manifest,
         "rows": len(store),
         "states": store.counts(),

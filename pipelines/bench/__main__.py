@@ -17,6 +17,7 @@ from pipelines.bench import (
     extraction,
     groups,
     loaders,
+    objects,
     on_ray,
     report,
     retrieval,
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     **loaders.BENCHMARKS,
     **workers.BENCHMARKS,
     **on_ray.BENCHMARKS,
+    **objects.BENCHMARKS,
 }
 
 

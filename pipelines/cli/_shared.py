@@ -19,6 +19,7 @@ from featcache.errors import ArgumentsError, FeatcacheError
 from featcache.files import FULL, NO_LOCKS
 from featcache.machine import cores
 from featcache.progress import Bar
+from featcache.remote.urls import url_of, with_urls
 from featcache.stopping import Stopped, stoppable
 from featcache.wording import visible
 from pipelines.cli._completion import entries
@@ -52,16 +53,26 @@ WAY_OUT = {
 
 
 class _Path(click.Path):
-    """A path that is not empty, because "" would mean the current folder."""
+    """A path that is not empty, because "" would mean the current folder, and not a URL unless those are allowed."""
+
+    urls = False
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a Path."""
+        """Return a Path; pathlib folds the slashes of a URL, and `featcache.remote.urls.url_of` unfolds them."""
         if value == "":
             self.fail("the path is empty; write . for the current folder", param, ctx)
+        if value is not None and not self.urls and url_of(value):
+            self.fail(f"{url_of(value)} is a URL, and this is a local path; name a file or folder", param, ctx)
         return super().convert(value, param, ctx)
 
 
-PATH = _Path(path_type=Path)
+class _Place(_Path):
+    """A path, or a URL of an object store."""
+
+    urls = True
+
+
+PATH, PLACE = _Path(path_type=Path), _Place(path_type=Path)
 Words = tuple[str, ...]  #: the values of an option that may be repeated
 
 
@@ -100,9 +111,9 @@ class Commands(click.Group):
             vars(error)["message"] = visible(error.message, LAYOUT)
             raise
         except ArgumentsError as error:
-            raise click.UsageError(visible(str(error), LAYOUT), self._invoked(ctx)) from error
+            raise click.UsageError(visible(with_urls(str(error)), LAYOUT), self._invoked(ctx)) from error
         except FeatcacheError as error:
-            raise click.ClickException(visible(str(error), LAYOUT)) from error
+            raise click.ClickException(visible(with_urls(str(error)), LAYOUT)) from error
         except OSError as error:
             if error.errno is None or isinstance(error, BrokenPipeError):
                 raise
@@ -432,8 +443,8 @@ def _with_options(command: Callable[..., None], argument: Callable[..., Any]) ->
         argument,
         click.option(
             "--stores",
-            type=PATH,
-            help="Folder of all stores.  [default: stores; if EXPERIMENT is a folder, its parent]",
+            type=PLACE,
+            help="Folder of all stores, or its URL.  [default: stores; if EXPERIMENT is a folder, its parent]",
         ),
         click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs."),
         *CHOICE[:2],

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, Words, choice_options, echo, grid_option, runs_python
+from pipelines.cli._shared import PATH, PLACE, Words, choice_options, echo, grid_option, runs_python
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="[EXPERIMENT] A B")
 @click.option(
-    "--stores", type=PATH, help="Folder of all stores.  [default: stores; if EXPERIMENT is a folder, its parent]"
+    "--stores",
+    type=PLACE,
+    help="Folder of all stores, or its URL.  [default: stores; if EXPERIMENT is a folder, its parent]",
 )
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
 @choice_options

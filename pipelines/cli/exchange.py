@@ -7,7 +7,7 @@ import click
 
 from featcache.wording import first, visible
 from pipelines.cli._completion import entries
-from pipelines.cli._shared import PATH, echo, note, progress_bar
+from pipelines.cli._shared import PATH, PLACE, echo, note, progress_bar
 
 if TYPE_CHECKING:
     from featcache.importing import Imported
@@ -98,7 +98,7 @@ def _details(report: "Imported") -> None:
 
 
 @click.command("export")
-@click.argument("stores", nargs=-1, required=True, type=PATH)
+@click.argument("stores", nargs=-1, required=True, type=PLACE)
 @click.option("--format", required=True, shell_complete=entries("format"), help="A name from `featcache list formats`.")
 @click.option("--out", required=True, type=PATH, help="The file or folder to write.")
 @click.option("--key", multiple=True, metavar="STORE=NAME", help="Key of the store STORE.zarr in the file.")

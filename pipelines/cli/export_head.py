@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import PATH, echo, note
+from pipelines.cli._shared import PATH, PLACE, echo, note
 
 
 @click.command("export-head")
 @click.argument("run", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
+@click.option("--stores", type=PLACE, default="stores", show_default=True, help="Folder of all stores, or its URL.")
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs, for a run id.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def export_head(run: Path, out: Path, stores: Path, runs: Path, overwrite: bool) -> None:

@@ -7,7 +7,7 @@ import click
 
 from featcache.wording import visible
 from pipelines.cli._completion import entries
-from pipelines.cli._shared import PATH, echo, engine_options, note, progress_bar
+from pipelines.cli._shared import PATH, PLACE, echo, engine_options, note, progress_bar
 
 if TYPE_CHECKING:
     from pipelines.extraction.extract import Extraction
@@ -18,7 +18,7 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
 @click.command()
 @click.argument("manifest", type=PATH)
 @click.argument("extractors", nargs=-1, required=True, shell_complete=entries("extractor"))
-@click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
+@click.option("--stores", type=PLACE, default="stores", show_default=True, help="Folder of all stores, or its URL.")
 @click.option(
     "--windows",
     default="segments:5",
@@ -109,10 +109,13 @@ def extract(
     that were added at the end of the manifest are appended to the stores. A clip that cannot be read is recorded as
     failed, with the reason; all other clips are finished, and the exit code is 1.
 
+    With a URL, the stores are built in a work folder of this machine, and whole blocks are pushed (docs/scaling.md).
+
     \b
     Examples:
       featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
       featcache extract videos.csv i3d-rgb --device cuda --engine ray --address head:6379
+      featcache extract demo/videos/kitchens.csv hog --stores s3://bucket/stores
     """
     from pipelines.commands.extract import extract as run
 

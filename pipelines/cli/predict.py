@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 
 from featcache.manifest import SPLITS
-from pipelines.cli._shared import CORES, PATH, Words, echo, note, progress_bar, stdout
+from pipelines.cli._shared import CORES, PATH, PLACE, Words, echo, note, progress_bar, stdout
 
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.argument("clips", nargs=-1, required=True, type=PATH)
+@click.argument("clips", nargs=-1, required=True, type=PLACE)
 @click.option(
     "--out",
     type=PATH,

@@ -5,14 +5,16 @@ from pathlib import Path
 import click
 
 from featcache.manifest import SPLITS
-from pipelines.cli._shared import PATH, Words, echo
+from pipelines.cli._shared import PATH, PLACE, Words, echo
 
 
 @click.command()
-@click.argument("where", type=PATH)
+@click.argument("where", type=PLACE)
 @click.argument("query")
 @click.option("-k", default=5, show_default=True, help="Number of clips.")
-@click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores, for a run.")
+@click.option(
+    "--stores", type=PLACE, default="stores", show_default=True, help="Folder of all stores, or its URL, for a run."
+)
 @click.option("--runs", type=PATH, default="runs", show_default=True, help="Folder of all runs, for a run id.")
 @click.option("--domain", multiple=True, help="Search the clips of this domain.  [default: the run's test domain]")
 @click.option(

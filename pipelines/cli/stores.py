@@ -5,18 +5,19 @@ from pathlib import Path
 
 import click
 
+from featcache.remote.urls import shown, with_urls
 from featcache.wording import visible
-from pipelines.cli._shared import PATH, echo, note, progress_bar
+from pipelines.cli._shared import PATH, PLACE, echo, note, progress_bar
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=PATH)
+@click.argument("paths", nargs=-1, required=True, type=PLACE)
 @click.option("--fast", is_flag=True, help="Check only the file sizes of features, not their digests.")
 def check(paths: tuple[Path, ...], fast: bool) -> None:
     """Check manifests and stores, and print their problems.
 
-    PATHS are manifests (CSV files), stores (zarr folders), or folders with manifests and stores. The exit code is 1 if
-    there are problems.
+    PATHS are manifests (CSV files), stores (zarr folders), or folders with manifests and stores; the last two may be
+    URLs. The exit code is 1 if there are problems.
 
     The sources of a manifest are opened, and the bounds of its clips are compared with them. Every byte of a store is
     compared with its digests.
@@ -33,9 +34,9 @@ def check(paths: tuple[Path, ...], fast: bool) -> None:
         with progress_bar(f"check {path.name}", "part") as progress:
             (messages,) = run(path, fast=fast, progress=progress).values()
         for message in messages:
-            echo(visible(f"{path}: {message}"))
+            echo(visible(with_urls(f"{path}: {message}")))
         if not messages:
-            echo(visible(f"{path}: in order"))
+            echo(visible(with_urls(f"{path}: in order")))
         wrong += len(messages)
     if wrong:
         raise SystemExit(1)
@@ -64,13 +65,14 @@ def repair(stores: tuple[Path, ...]) -> None:
 
 
 @click.command()
-@click.argument("stores", nargs=-1, required=True, type=PATH)
+@click.argument("stores", nargs=-1, required=True, type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per store, with all failures.")
 @click.option("--failures", default=20, show_default=True, type=click.IntRange(0), help="Number of failures to list.")
 def info(stores: tuple[Path, ...], as_json: bool, failures: int) -> None:
     """Show the recipe, clips, failures and size of STORES.
 
-    Failures are listed with their reasons. The licence of the weights and the windows per clip are shown, too.
+    STORES are folders or URLs. Failures are listed with their reasons. The licence of the weights and the windows per
+    clip are shown, too.
 
     \b
     Example:
@@ -83,4 +85,4 @@ def info(stores: tuple[Path, ...], as_json: bool, failures: int) -> None:
         store_facts = run(store)
         echo(json.dumps(store_facts, ensure_ascii=False) if as_json else text(store_facts, failures))
         if untried := store_facts["states"]["not tried"]:
-            note(f"{store} is unfinished: {untried} clips were not tried")
+            note(f"{shown(store)} is unfinished: {untried} clips were not tried")

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from featcache.arguments import PathLike, listed, several, worker_count
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError
 from featcache.progress import Progress, reporting
+from featcache.store.places import local
 from pipelines.commands.jobs import Chosen, Job, Seeds, jobs
 from pipelines.config import RunConfig
 from pipelines.data.ahead import check_ahead, check_writable
+from pipelines.data.stores import parts_of
 from pipelines.evaluation import predictions as answers
 from pipelines.evaluation import results, stress
 from pipelines.evaluation.engine import RESULTS, STRESS, Case, Outcome, cases_of, evaluate_all
@@ -111,7 +113,7 @@ def evaluate(
     asked = stress.parse(several(drop), listed(windows), listed(dtype), listed(noise))
     _check_files(asked, a_distance, predictions, overwrite)
     given, folder = jobs(experiments, stores, runs, choice, set=set, seeds=seeds, only=only), Path(runs)
-    groups, damaged = (_planned(given), list[str]()) if given else _found(Path(stores or "stores"), folder)
+    groups, damaged = (_planned(given), list[str]()) if given else _found(stores or "stores", folder)
     _check_runs(given, groups, folder, device)
     writing = _writing(Path(predictions), groups, folder, overwrite) if predictions else None
     plan = _stressed(groups, asked, device) if asked != Asked() else stress.Plan({}, ())
@@ -175,13 +177,13 @@ def _planned(jobs: Sequence[Job]) -> Groups:
     return {stores: list(cases.values()) for stores, cases in groups.items()}
 
 
-def _found(stores: Path, runs: Path) -> tuple[Groups, list[str]]:
+def _found(stores: PathLike, runs: Path) -> tuple[Groups, list[str]]:
     """Return folder of stores -> all runs of a folder of runs, and the errors of runs with damaged configurations."""
     cases, damaged = cases_of(runs)
     if not cases:
         text = "\n  ".join([f"{runs} has no run to evaluate; train some with `featcache train-head`", *damaged])
         raise ConfigError(text)
-    return {stores: cases}, damaged
+    return {local(stores, parts_of(case.config for case in cases)): cases}, damaged
 
 
 def _writing(path: Path, groups: Groups, runs: Path, overwrite: bool) -> Callable[[Progress], None]:

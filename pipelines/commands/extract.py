@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from featcache.arguments import Pairs, PathLike, manifest_of, numeric, one_of, several, some, worker_count
 from featcache.cluster import ENGINES, check_engine, connected, gpus_of, room
@@ -12,6 +11,8 @@ from featcache.extractors import Extractor, Runtime, store_of
 from featcache.machine import cores
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
+from featcache.remote.urls import on_disk, url_of
+from featcache.store.pushing import working
 from featcache.windows import Plan
 from pipelines.extraction.devices import Devices
 from pipelines.extraction.engine import Engines
@@ -59,7 +60,8 @@ def extract(
     is recorded as failed, with the reason, and does not stop the others.
 
     manifest: a manifest, or the path of its file. extractors: one or several names of `featcache list extractors`;
-        NAME@VIEW reads another view of the pictures (`featcache.windows.VIEWS`). stores: folder of all stores.
+        NAME@VIEW reads another view of the pictures (`featcache.windows.VIEWS`). stores: folder of all stores, or its
+        URL.
     windows: windows per clip: segments:T, uniform:T, inner:T or all:SECONDS, or a `Plan`.
     set: parameters of extractors, {"hog.cells": 4} or "hog.cells=4".
     dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
@@ -91,7 +93,7 @@ def extract(
     place = partial(_loaded, engine=engine, devices=device.split(","), address=address, gpus=gpus, workers=workers)
     options = partial(fill, retry_failed=retry_failed, renew=renew, workers=worker_count(workers))
     with reporting(progress, f"extract {', '.join(names)}", "clip") as report:
-        return _extracted(clips, order, plan, Path(stores), shard, dtype, place, partial(options, progress=report))
+        return _extracted(clips, order, plan, stores, shard, dtype, place, partial(options, progress=report))
 
 
 #: the extractors, where they compute (None for this process), and their facts there
@@ -102,20 +104,25 @@ def _extracted(
     clips: Manifest,
     order: Order,
     plan: Plan,
-    stores: Path,
+    stores: PathLike,
     shard: Shard | None,
     dtype: str,
     place: Callable[[Order, Manifest, Plan], AbstractContextManager[Loaded]],
     run: Callable[..., Extraction],
 ) -> Extraction:
     """Extract the clips of a shard, or all clips. place: yields where they are computed. run: fills the stores."""
-    ours, home = shard.clips(clips) if shard else clips, stores / clips.name
+    ours = shard.clips(clips) if shard else clips
     if not ours.clips:
         return Extraction(notes=[f"part {shard} has none of the clips"])
     with place(order, ours, plan) as (frozen, engines, facts):
-        part = part_of(clips, frozen, home, shard, plan, dtype)
-        options = {"dtype": part.dtype, "engines": engines, "facts": facts, "folder": part.folder}
-        return run(part.clips, frozen, stores, plan=plan, **options)
+        place_of_stores = on_disk(stores, "--stores with --shards") if shard else stores
+        with working(place_of_stores, clips.name, [extractor.store for extractor in frozen]) as folder:
+            part = part_of(clips, frozen, folder / clips.name, shard, plan, dtype)
+            options = {"dtype": part.dtype, "engines": engines, "facts": facts, "folder": part.folder}
+            outcome = run(part.clips, frozen, folder, plan=plan, **options)
+    if url := url_of(stores):
+        outcome.notes.append(f"pushed to {url}/{clips.name}; the local copy is a work folder")
+    return outcome
 
 
 @contextmanager
@@ -172,4 +179,4 @@ def merge(
     """
     clips, names = manifest_of(manifest), [store_of(name) for name in several(extractors)]
     with reporting(progress, f"merge {', '.join(names)}".strip(), "clip") as report:
-        return merge_parts(clips, names, Path(stores), report)
+        return merge_parts(clips, names, on_disk(stores, "--stores"), report)

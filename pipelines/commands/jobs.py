@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 
 from featcache import plugins
 from featcache.arguments import PathLike, listed, several
 from featcache.errors import ArgumentsError, ConfigError
+from featcache.remote.urls import shown, url_of
 from pipelines import experiments
 from pipelines.config import RunConfig
 from pipelines.experiments import Choice, Experiment
@@ -24,9 +26,17 @@ class Job:
     """The experiment, or a part of it, and the folders of its stores and runs."""
 
     experiment: Experiment
-    stores: Path
+    place: PathLike  #: the folder of all stores, or its URL
     runs: Path
     left_out: str = ""  #: the stores, domains and methods that the experiment of a folder of stores leaves out, as text
+
+    @cached_property
+    def stores(self) -> Path:
+        """The folder of all stores; of a URL, the stores of the runs are fetched when this is first read."""
+        from featcache.store.places import local
+        from pipelines.data.stores import parts_of
+
+        return local(self.place, parts_of(self.experiment.runs))
 
     @property
     def results(self) -> Path:
@@ -47,14 +57,16 @@ def job(
 ) -> Job:
     """Load an experiment and change it as the options of the same names do.
 
-    stores: None for the default: `stores`, or the parent of `experiment` if that is a folder of stores.
-    choice: of a folder of stores. ConfigError for an unknown experiment, row or setting.
+    stores: a folder or a URL; None for the default: `stores`, or the parent of `experiment` if that is a folder of
+    stores. choice: of a folder of stores. ConfigError for an unknown experiment, row or setting.
     """
     settings, rows, texts = as_words(set), several(only), as_words(grid)
     numbers, choice = listed(seeds), choice or Choice()
-    given, name, home = loaded(experiment, choice)
-    stores, runs = Path(home if stores is None else stores), Path(runs)
-    folders = {"stores": (stores, Path(home)), "runs": (runs, Path("runs"))}
+    here = at_hand(experiment)
+    given, name, home = loaded(here, choice)
+    name = name if here is experiment else quote(shown(str(experiment)))
+    place, runs = home if stores is None else stores, Path(runs)
+    folders = {"stores": (shown(place), str(home)), "runs": (str(runs), "runs")}
     typed: dict[str, Sequence[object]] = {name: [each] for name, (each, usual) in folders.items() if each != usual}
     typed |= {**choice.words, "set": settings}
     typed |= {"seeds": [numbers] if numbers else [], "only": rows}
@@ -62,9 +74,18 @@ def job(
     words = [f"--{option} {quote(str(v))}" for option, values in typed.items() for v in values]
     words += [f"--grid {quote(text)}" for text in texts]
     changed = replace(given.changed(settings, numbers, rows), arguments=" ".join([name, *words]), home=str(home))
-    folder = isinstance(experiment, str | os.PathLike) and experiments.is_folder(os.fspath(experiment))
+    folder = isinstance(here, str | os.PathLike) and experiments.is_folder(os.fspath(here))
     whole = experiments.swept(changed, experiments.parse_grid(texts)) if texts else changed
-    return Job(whole, stores, runs, given.note if folder else "")
+    return Job(whole, place, runs, given.note if folder else "")
+
+
+def at_hand(experiment: Chosen) -> Chosen:
+    """Return the local copy of a folder of stores that is named by its URL; anything else as it is."""
+    if not isinstance(experiment, str | os.PathLike) or not url_of(experiment):
+        return experiment
+    from featcache.store.places import local
+
+    return local(experiment)
 
 
 def experiment(
@@ -117,7 +138,9 @@ def jobs(
 def shifts_and_columns(experiment: Chosen, texts: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the shifts "A:B" of a folder of stores, and all other texts, which name columns of a table, "A→B"."""
     words = several(texts)
-    if not isinstance(experiment, str | os.PathLike) or not experiments.is_folder(os.fspath(experiment)):
+    if not isinstance(experiment, str | os.PathLike):
+        return (), words
+    if not url_of(experiment) and not experiments.is_folder(os.fspath(experiment)):
         return (), words
     columns = tuple(text for text in words if "→" in text or "->" in text)
     return tuple(text for text in words if text not in columns), columns

@@ -5,8 +5,11 @@ from pathlib import Path
 
 from featcache.arguments import PathLike, numeric, several
 from featcache.errors import ArgumentsError, ConfigError
+from featcache.store.places import local
+from pipelines.data.stores import parts_of
 from pipelines.evaluation import search as searching
 from pipelines.evaluation.search import Hit
+from pipelines.training.runs import Run
 
 
 def search(
@@ -33,12 +36,11 @@ def search(
     compared with a sentence.
     """
     numeric("k", k)
-    place, domains = Path(where), several(domain)
+    place, domains = local(where), several(domain)
     run = next((folder for folder in (place, Path(runs) / place) if (folder / "config.json").exists()), None)
     if run:
-        return searching.in_run(
-            run, Path(stores), query, k, domains=domains, split=split or "", model=model, device=device
-        )
+        folder = local(stores, parts_of([Run.open(run).config]))
+        return searching.in_run(run, folder, query, k, domains=domains, split=split or "", model=model, device=device)
     if not (place / "zarr.json").exists():
         raise ConfigError(f"{place} is neither a store nor a run, and {runs} has no run with that id")
     if domains or split:

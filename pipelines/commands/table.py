@@ -6,9 +6,11 @@ from pathlib import Path
 from featcache.arguments import PathLike, several
 from featcache.errors import ArgumentsError, ConfigError
 from featcache.files import write_file
+from featcache.store.places import local
 from featcache.wording import first, nearest
 from pipelines import experiments
-from pipelines.commands.jobs import Chosen, Seeds, job, loaded, shifts_and_columns
+from pipelines.commands.jobs import Chosen, Seeds, at_hand, job, loaded, shifts_and_columns
+from pipelines.data.stores import parts_of
 from pipelines.evaluation.engine import RESULTS, STRESS
 from pipelines.evaluation.results import Results, read
 from pipelines.experiments import Choice, Experiment
@@ -90,7 +92,7 @@ def choose(experiment: Chosen, runs: PathLike = "runs", *, metric: str | None = 
     metric: in per cent, to compare by (default: that of the experiment).
     Raises ConfigError if no row has two settings with results.
     """
-    rows, chosen = read(Path(runs) / RESULTS), loaded(experiment)[0].recorded
+    rows, chosen = read(Path(runs) / RESULTS), loaded(at_hand(experiment))[0].recorded
     return choosing.table(rows, choosing.evaluated(chosen, rows, Path(runs)), metric)
 
 
@@ -131,7 +133,8 @@ def compare(
         if set or seeds is not None or grid or shift or method or feeds or net or task:
             options = "--method, --feeds, --net, --task, --set, --seeds, --grid and --shift"
             raise ArgumentsError(f"{options} belong to rows: featcache compare EXPERIMENT A B")
-        home, two = Path(stores or "stores"), sides.of_runs(*(_folder(str(name), Path(runs)) for name in names))
+        two = sides.of_runs(*(_folder(str(name), Path(runs)) for name in names))
+        home = local(stores or "stores", parts_of(two.experiment.runs))
     compared = comparing.compare(two, home)
     if clips:
         write_file(Path(clips), comparing.clips_csv(compared).encode(), shared=True)

@@ -1,5 +1,6 @@
 """The manifest and the stores of a run, opened and checked against each other."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,21 @@ from featcache.files import remembered
 from featcache.naming import folder_name
 from featcache.store import NOT_TRIED
 from featcache.wording import unknown
+from pipelines.config import OWN, RunConfig
 
 _SAME: set[tuple[str, str]] = set()  # fingerprints of stores and of manifests with the same clips
+
+
+def parts_of(runs: Iterable[RunConfig]) -> set[str]:
+    """Return the manifests and stores that runs read, by their places in the folder of all stores."""
+    parts = set[str]()
+    for run in runs:
+        parts.add(f"{run.manifest}/manifest.csv")
+        for modality, feed in run.feeds.items():
+            folder = feed.captions if feed.captions not in ("", OWN) else run.manifest
+            parts.add(f"{folder}/manifest.csv")
+            parts |= {f"{folder}/{store}.zarr" for store in feed.stores(modality).values()}
+    return parts
 
 
 def open_manifest(stores: Path, name: str) -> Manifest:

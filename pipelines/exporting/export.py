@@ -11,9 +11,11 @@ from featcache import training_data
 from featcache.arguments import PathLike
 from featcache.errors import ConfigError
 from featcache.files import check_new, write_file
+from featcache.store.places import local
 from pipelines import settings
 from pipelines.config import fidelity, method_class
 from pipelines.data.opening import Opened
+from pipelines.data.stores import parts_of
 from pipelines.exporting.formats import FORMATS, Arrays, Facts, Predict, needed, traced
 from pipelines.exporting.head import PRESENT, Input, Standalone, inputs, kept
 from pipelines.training.runs import NotTrainedError, Run, find_run
@@ -51,7 +53,7 @@ def export_head(
     stores, runs: folders of all stores, and of all runs.
     Raises ConfigError if the run, its stores or its method cannot be exported.
     """
-    out, stores = Path(out), Path(stores)
+    out = Path(out)
     if out.suffix not in FORMATS:
         raise ConfigError(f"{out} ends in {out.suffix or 'nothing'!r}; a file of a head ends in {' or '.join(FORMATS)}")
     check_new(out, overwrite)
@@ -60,7 +62,7 @@ def export_head(
         needed(package)
     made = find_run(Path(run), Path(runs))
     try:
-        opened = made.opened(stores)
+        opened = made.opened(local(stores, parts_of([made.config])))
     except NotTrainedError as error:
         own = ", ".join(f"{made.config.manifest}/{feed.store}.zarr" for feed in made.config.feeds.values())
         raise NotTrainedError(f"{error}, or name the folder that has its own {own} with --stores") from None

@@ -25,6 +25,8 @@ from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaA
 from featcache.extractors import split_view
 from featcache.manifest import Clip
 from featcache.progress import Progress, reporting
+from featcache.remote.urls import on_disk
+from featcache.store.places import local
 from featcache.store.provenance import Files
 from featcache.wording import amount, first, quoted, unknown, visible
 from pipelines.data.checks import check_device
@@ -66,7 +68,7 @@ def predict(
     """Return the predictions of clips by a finished run, or by an ensemble of several; also write them to `out`.
 
     run: the folder of a run, its id in the folder `runs`, an opened run, or several of these.
-    clips: manifests, folders of media, media files, stores, or folders of the stores of a manifest.
+    clips: manifests, folders of media, media files, or stores and folders of the stores of a manifest, perhaps as URLs.
     out: a .csv, .jsonl or .parquet file; overwrite: replace an existing one. Without `out`, nothing is computed before
         the predictions are read.
     top_k: classes, or clusters, of a clip. runs: folder of all runs.
@@ -85,14 +87,14 @@ def predict(
     if overwrite and out is None:
         raise ArgumentsError("--overwrite belongs to --out FILE; name a file")
     check_device(device)
+    kept, note = on_disk(stores, "--stores") if stores is not None else None, note or _unheard
     found = [each if isinstance(each, Run) else find_run(Path(each), Path(runs)) for each in _each(run)]
     if not found:
         raise ConfigError("no run is named; name the folder of a finished run")
     if out is not None:
         check_file("--out", Path(out), overwrite)
-    kept, note = Path(stores) if stores is not None else None, note or _unheard
     test, domains = as_domain or found[0].config.test, several(domain)
-    given = sources(paths(clips), test, domains=domains, split=split or "", stores=kept)
+    given = sources(tuple(map(local, paths(clips))), test, domains=domains, split=split or "", stores=kept)
     heads = [open_head(each, _places(each, given, kept), device) for each in found]
     check_ensemble(heads)
     check_domains(heads, given, as_domain)

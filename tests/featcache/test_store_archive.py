@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import shutil
+import sys
 from pathlib import Path
 
 import fsspec
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache import FeatureStore
-from featcache.errors import StoreError
+from featcache.errors import ConfigError, StoreError
 from featcache.store import _format, archive, check, writer
 from featcache.store.mapped import Mapped
 from pipelines.cli import archive as cli_archive
@@ -407,9 +408,12 @@ def test_storage_that_fails_is_one_sentence(tmp_path, monkeypatch):
 
 
 def test_a_backend_that_lacks_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "s3fs", None)  # as if it were not installed
-    with pytest.raises(StoreError, match=r"s3://b/a\.zarr needs a package that is not installed: .*s3fs"):
+    monkeypatch.setitem(sys.modules, "obstore", None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=r"s3://b/a\.zarr needs obstore .*featcache\[s3\]"):
         archive.unpack("s3://b/a.zarr", tmp_path / "out.zarr")
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(StoreError, match=r"gcs://b/a\.zarr needs a package that is not installed: .*gcsfs"):
+        archive.unpack("gcs://b/a.zarr", tmp_path / "out.zarr")
     with pytest.raises(StoreError, match="what://b cannot be opened: .*what"):
         archive.unpack("what://b", tmp_path / "out.zarr")
 

@@ -1,0 +1,365 @@
+"""Stores in object storage, against moto's S3 server on loopback: they equal local ones, faults and all."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import featcache
+import pipelines
+from featcache.errors import ConfigError, StoreError
+from featcache.remote import bucket as buckets
+from featcache.remote import cache
+from featcache.remote.bucket import Bucket, reason
+from featcache.remote.urls import url_of
+from featcache.store import archive
+from featcache.store.places import local
+from pipelines.cli import main
+from tests.conftest import ROOT
+from tests.helpers.objects import serving
+from tests.helpers.stores import manifest, run, small_blocks, write_all, write_store
+
+URL = "s3://bucket/all/stores"
+
+
+@pytest.fixture(scope="module")
+def service():
+    with serving("bucket") as server:
+        yield server
+
+
+@pytest.fixture
+def server(service, monkeypatch, tmp_path):
+    """The server without objects, in the environment, and an empty cache."""
+    service.environment(monkeypatch)
+    monkeypatch.setenv("FEATCACHE_STORES", str(tmp_path / "cache"))
+    service.clear()
+    everything = Bucket("s3://bucket")
+    everything.delete(*everything.listing())
+    service.clear()
+    return service
+
+
+def files(folder):
+    """Name -> content of the files that belong to stores."""
+    names = {}
+    for place, _, inside in os.walk(folder, followlinks=True):
+        for name in inside:
+            path = Path(place, name)
+            inner = str(path.relative_to(folder))
+            if not name.startswith(".") and "/journal/" not in f"/{inner}":
+                names[inner] = path.read_bytes()
+    return names
+
+
+def upload(folder, url=URL):
+    """Put every file of a folder, as `aws s3 sync` does."""
+    place = Bucket(url)
+    for name, data in files(folder).items():
+        place.put(name, data)
+
+
+@pytest.fixture
+def stores(tmp_path):
+    """STORES with a manifest and two stores of several blocks."""
+    with small_blocks():
+        yield write_all(tmp_path / "stores")
+
+
+@pytest.fixture
+def remote(server, stores):
+    """The same stores below URL."""
+    upload(stores)
+    server.clear()
+    return stores
+
+
+def test_urls_are_recognised_as_text_and_as_paths():
+    assert url_of("s3://bucket/a/") == url_of(Path("s3://bucket/a")) == "s3://bucket/a"
+    assert [url_of(text) for text in ("s3", "s3:", "a/s3://b", "stores", "https://x/y", "")] == [""] * 6
+    assert (url_of("gs://b"), url_of("az://b/c")) == ("gs://b", "az://b/c")
+
+
+def test_a_remote_store_is_fetched_once_and_equals_the_local_one(server, remote, monkeypatch):
+    server.fault = lambda request: "503" if request.number % 3 == 0 else ""
+    assert files(local(URL)) == files(remote)
+    server.clear()
+    shutil.rmtree(cache.home())
+    assert files(local(URL)) == files(remote)
+    assert server.counted() <= len(files(remote)) + 3
+    server.clear()
+    assert files(local(Path(URL))) == files(remote)
+    assert server.counted() == 1
+    monkeypatch.setenv("FEATCACHE_OFFLINE", "1")
+    assert files(local(URL)) == files(remote)
+    assert server.counted() == 1
+    with pytest.raises(StoreError, match=r"FEATCACHE_OFFLINE.*s3://bucket/other"):
+        local("s3://bucket/other")
+
+
+@pytest.mark.slow
+def test_only_what_is_needed_is_fetched(server, remote):
+    local(URL, {"toy/manifest.csv", "toy/hog.zarr"})
+    assert not [request for request in server.requests if "hof.zarr/" in request.path]
+    first = server.counted()
+    assert files(local(URL)) == files(remote)
+    assert not [request for request in server.requests[first:] if "hog.zarr/" in request.path]
+
+
+@pytest.mark.slow
+def test_a_change_of_one_store_fetches_that_store(server, remote):
+    local(URL)
+    write_store(remote / "toy", manifest(), "extra")
+    upload(remote / "toy" / "extra.zarr", f"{URL}/toy/extra.zarr")
+    server.clear()
+    assert files(local(URL)) == files(remote)
+    assert server.counted() == 1 + len(files(remote / "toy" / "extra.zarr"))
+
+
+@pytest.mark.slow
+def test_journals_and_other_objects_are_left_alone(server, remote):
+    place = Bucket(URL)
+    for name in ("toy/hog.zarr/journal/0.log", "toy/videos/a.mp4", ".hidden/manifest.csv", "deep/toy/hog.zarr/x"):
+        place.put(name, b"x")
+    assert files(local(URL)) == files(remote)
+    place.put("toy/manifest.csv", b"y")
+    assert (local(URL) / "toy" / "manifest.csv").read_bytes() == b"y"
+
+
+@pytest.mark.slow
+def test_commands_read_urls_as_they_read_folders(server, remote, tmp_path):
+    outcomes = pipelines.train([run()], URL, tmp_path / "runs", workers=1)
+    pipelines.train([run()], remote, tmp_path / "local", workers=1)
+    assert [outcome.status for outcome in outcomes] == ["trained"]
+    pipelines.evaluate([run()], URL, tmp_path / "runs", workers=1)
+    pipelines.evaluate([run()], remote, tmp_path / "local", workers=1)
+    (one,), (other,) = (list((tmp_path / name).glob("*/outputs.npz")) for name in ("runs", "local"))
+    assert one.parent.name == other.parent.name
+    assert one.read_bytes() == other.read_bytes()
+    words = ["train-head", f"{URL}/toy", "--seeds", "0", "--shift", "day:night", "--runs", str(tmp_path / "more")]
+    done = CliRunner().invoke(main, [*words, "--set", "steps=2", "--workers", "1", "--quiet"])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(main, ["check", f"{URL}/toy/hog.zarr"])
+    assert (done.exit_code, done.stdout) == (0, f"{URL}/toy/hog.zarr: in order\n")
+    done = CliRunner().invoke(main, ["train-head", f"{URL}/toy", "--feeds", "hug", "--runs", str(tmp_path / "none")])
+    assert done.exit_code
+    assert str(cache.home()) not in done.output
+    done = CliRunner().invoke(main, ["info", f"{URL}/toy/hog.zarr", "--json"])
+    facts = json.loads(done.stdout)
+    assert (facts["store"], facts["states"]["done"]) == (f"{URL}/toy/hog.zarr", len(manifest()))
+    assert facts["fingerprint"] == featcache.info(remote / "toy" / "hog.zarr")["fingerprint"]
+    predicted = pipelines.predict(one.parent, f"{URL}/toy", split="test", domain="night")
+    assert len(predicted.frame()) == 6
+
+
+@pytest.mark.slow
+def test_tables_make_no_request(server, remote, tmp_path):
+    pipelines.train([run()], remote, tmp_path / "runs", workers=1)
+    pipelines.evaluate([run()], remote, tmp_path / "runs", workers=1)
+    assert "source-only" in str(pipelines.table([run()], URL, tmp_path / "runs"))
+    assert not server.counted()
+
+
+@pytest.mark.slow
+def test_archives_are_packed_to_urls_and_unpacked_from_them(server, stores, tmp_path):
+    store, url = stores / "toy" / "hog.zarr", "s3://bucket/archives/hog.zarr"
+    archive.pack(store, tmp_path / "here.zarr")
+    assert archive.pack(store, url) == sum(map(len, files(tmp_path / "here.zarr").values()))
+    assert {name: bytes(Bucket(url).get(name)) for name in Bucket(url).listing()} == files(tmp_path / "here.zarr")
+    server.clear()
+    archive.unpack(url, tmp_path / "again.zarr")
+    assert files(tmp_path / "again.zarr") == files(store)
+    assert server.counted() == len(files(tmp_path / "here.zarr"))
+    assert CliRunner().invoke(main, ["check", url]).exit_code == 0
+    assert featcache.info(url)["fingerprint"] == featcache.info(store)["fingerprint"]
+    with pytest.raises(StoreError, match="has objects"):
+        archive.pack(store, url)
+    for words in (["pack", url, "x"], ["unpack", url, "s3://bucket/x"], ["repair", url], ["import", "store", "a", url]):
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code, words
+        assert "URL" in done.output
+
+
+@pytest.mark.slow
+def test_a_pack_that_fails_leaves_nothing(server, stores):
+    server.fault = lambda request: "<Error><Code>AccessDenied</Code></Error>" if "archive.json" in request.path else ""
+    with pytest.raises(StoreError, match=r"archive\.json.*AccessDenied"):
+        archive.pack(stores / "toy" / "hog.zarr", "s3://bucket/archives/hog.zarr")
+    server.clear()
+    assert not Bucket("s3://bucket/archives").listing()
+
+
+def silent_place():
+    """A server that accepts connections and never answers, as a firewall's or a wrong metadata address."""
+    silent = socket.create_server(("127.0.0.1", 0))
+    return silent, f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("url", "changes", "words"),
+    [
+        ("s3://bucket/none", {}, "no stores at s3://bucket/none"),
+        ("s3://nobucket/x", {}, "no bucket 'nobucket'.*AWS_ENDPOINT_URL"),
+        (URL, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
+        (URL, {"AWS_ENDPOINT_URL": "silent"}, "cannot be reached"),
+        (URL, {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "no credentials.*AWS_ACCESS_KEY_ID"),
+        (URL, {"AWS_SECRET_ACCESS_KEY": None}, "no credentials.*AWS_SECRET_ACCESS_KEY"),
+        ("az://bucket/x", {}, "no credentials.*AZURE_STORAGE_ACCOUNT_NAME"),
+    ],
+    ids=["no stores", "no bucket", "refused", "silent", "no credentials", "half of them", "azure"],
+)
+def test_wrong_settings_are_one_sentence_within_ten_seconds(server, monkeypatch, url, changes, words):
+    silent, address = silent_place()
+    with silent:
+        monkeypatch.setenv("AWS_METADATA_ENDPOINT", address)  # where a machine of Amazon answers
+        for name, value in changes.items():
+            if value is None:
+                monkeypatch.delenv(name)
+            else:
+                monkeypatch.setenv(name, address if value == "silent" else value)
+        began = time.monotonic()
+        done = CliRunner().invoke(main, ["check", url])
+        assert time.monotonic() - began < 10
+    assert done.exit_code == 1
+    lines = done.output.strip().splitlines()
+    assert len(lines) == 1, done.output
+    assert re.search(words, lines[0]), lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            "<Error><Code>AuthorizationHeaderMalformed</Code><Message>The region 'us-east-1' is wrong; expecting "
+            "'eu-west-1'</Message></Error>",
+            "us-east-1 is not the region of bucket 'bucket'; set AWS_REGION=eu-west-1",
+        ),
+        ("<Error><Code>PermanentRedirect</Code></Error>", "us-east-1 is not the region.*AWS_REGION"),
+        ("<Error><Code>InvalidAccessKeyId</Code></Error>", "access is refused .InvalidAccessKeyId.*AWS_ACCESS_KEY_ID"),
+        ("<Error><Code>Odd</Code></Error>", "cannot be read or written: Odd"),
+    ],
+    ids=["region", "redirect", "key", "other"],
+)
+def test_answers_of_a_service_are_one_sentence(server, body, words):
+    server.fault = lambda request: f"<?xml version='1.0'?>{body}"
+    with pytest.raises(StoreError, match=rf"^{URL}.*{words}") as raised:
+        local(URL)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_a_service_that_stays_busy_is_one_sentence(server):
+    server.fault = lambda request: "503"
+    began = time.monotonic()
+    with pytest.raises(StoreError, match="SlowDown"):
+        local(URL)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.slow
+def test_an_object_that_changes_while_it_is_read_is_named(server, remote):
+    changed = []
+
+    def change(request):
+        if request.method == "GET" and "hog.zarr/rows.csv" in request.path and not changed:
+            changed.append(request)
+            Bucket(URL).put("toy/hog.zarr/rows.csv", b"other")
+        return ""
+
+    server.fault = change
+    with pytest.raises(StoreError, match=r"toy/hog\.zarr/rows\.csv changed while it was read"):
+        local(URL)
+    assert len(list(cache.home().glob("[0-9a-f]*/rows.csv"))) == 1  # that of the other store
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rows.csv", "features/c/0/0/0", "digest/c/0/0", "state/c/1"])
+def test_a_damaged_object_is_named_and_not_kept(server, remote, name):
+    place = Bucket(f"{URL}/toy/hog.zarr")
+    data = bytearray(place.get(name))
+    data[0] ^= 1
+    place.put(name, data)
+    with pytest.raises(StoreError, match=rf"{URL}/toy/hog\.zarr is damaged: .*{name.split('/')[0]}"):
+        local(f"{URL}/toy/hog.zarr")
+    assert not list(cache.home().glob("[0-9a-f]*/zarr.json"))
+
+
+@pytest.mark.slow
+def test_after_a_boot_the_cache_is_verified_and_mended(server, remote, monkeypatch, tmp_path):
+    copy = local(URL)
+    (tmp_path / "boot").write_text("another boot")
+    monkeypatch.setattr(cache, "BOOT", tmp_path / "boot")
+    server.clear()
+    assert files(local(URL)) == files(remote)
+    assert server.counted() == 1
+    (tmp_path / "boot").write_text("the next boot")
+    (copy / "toy" / "hog.zarr" / "features" / "c" / "1" / "0" / "0").write_bytes(b"")  # as a power cut may leave it
+    (copy / "toy" / "manifest.csv").write_bytes(b"")
+    assert files(local(URL)) == files(remote)
+    assert server.counted() == 1 + 1 + len(files(remote / "toy" / "hog.zarr")) + 1
+    (tmp_path / "boot").write_text("a boot without network")
+    monkeypatch.setenv("FEATCACHE_OFFLINE", "1")
+    assert files(local(URL)) == files(remote)
+
+
+@pytest.mark.slow
+def test_names_cannot_leave_the_cache(server, monkeypatch):
+    entry = buckets.Entry(1, "x")
+    monkeypatch.setattr(Bucket, "listing", lambda self: {"toy/../../../evil/manifest.csv": entry})
+    with pytest.raises(StoreError, match="no stores"):
+        local(URL)
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_the_cache_is_one_sentence(server, remote, monkeypatch):
+    usage = shutil.disk_usage(remote)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=5000))
+    with pytest.raises(StoreError, match=r"5\.0 kB free.*FEATCACHE_STORES"):
+        local(URL)
+    monkeypatch.setattr(cache, "_check_room", lambda *_: None)
+
+    def full(path, mode="r", *rest, **options):
+        if "x" in mode:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, mode, *rest, **options)
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(StoreError, match=r"5\.0 kB free.*FEATCACHE_STORES"):
+        local(URL)
+
+
+def test_without_obstore_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(ConfigError, match=r"s3://bucket.*featcache\[s3\]"):
+        local(URL)
+
+
+def test_urls_and_services_in_messages():
+    assert "GOOGLE_SERVICE_ACCOUNT" in reason("gs://b/x", "GET http://metadata/computeMetadata/v1")
+    assert "check the network;" not in reason("gs://b/x", "error sending request")
+
+
+@pytest.mark.slow
+def test_commands_without_urls_do_not_import_obstore(tmp_path):
+    stores = write_all(tmp_path / "stores")
+    code = (
+        "import sys; from pipelines.cli import main; main(sys.argv[1:], standalone_mode=False); "
+        "print({'obstore', 'huggingface_hub', 'ray'} & set(sys.modules), file=sys.stderr)"
+    )
+    words = ["train-head", str(stores / "toy"), "--seeds", "0", "--set", "steps=2", "--runs", str(tmp_path / "runs")]
+    words += ["--workers", "1", "--quiet", "--shift", "day:night", "--only", "source-only"]
+    for command in (["--help"], words):
+        done = subprocess.run([sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True)
+        assert done.stderr.strip().endswith("set()"), done.stderr
