@@ -65,17 +65,20 @@ N = TypeVar("N", int, float)
 T = TypeVar("T")
 
 
-def bounded(default: N, low: float, high: float, **metadata: Any) -> N:
-    """Return a field of `Params` in [low, high], which `Extractor` checks; with an int default, whole numbers only."""
-    return field(default=default, metadata={"low": low, "high": high, **metadata})
+def bounded(default: N, low: float, high: float, *, added: bool = False) -> N:
+    """Return a field of `Params` in [low, high], which `Extractor` checks; with an int default, whole numbers only.
 
-
-LATER = {"later": True}  #: metadata of a field of `Params` that recipes lack at its default, so older ones stay equal
+    added: see `later`.
+    """
+    return field(default=default, metadata={"low": low, "high": high} | ({"later": True} if added else {}))
 
 
 def later(default: T) -> T:
-    """Return a field of `Params` that an extractor got when there were stores of it already (`LATER`)."""
-    return field(default=default, metadata=LATER)
+    """Return a field that was added to the `Params` of an extractor of which there are stores.
+
+    Recipes lack it at its default, so older ones stay equal.
+    """
+    return field(default=default, metadata={"later": True})
 
 
 def _check(name: str, params: Any) -> None:

@@ -15,6 +15,7 @@ from pipelines.bench import (
     clustering,
     evaluation,
     extraction,
+    flow,
     groups,
     loaders,
     retrieval,
@@ -28,6 +29,7 @@ from pipelines.bench._lines import Benchmark
 BENCHMARKS: dict[str, Benchmark] = {
     **store.BENCHMARKS,
     **extraction.BENCHMARKS,
+    **flow.BENCHMARKS,
     **step.BENCHMARKS,
     **training.BENCHMARKS,
     **groups.BENCHMARKS,
