@@ -1,10 +1,8 @@
 """Benchmarks of optical flow: TV-L1 by torch, on a GPU where there is one, against OpenCV on one core."""
 
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,16 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from featcache.builders import kitchens
-from featcache.extractors import UNTRAINED, Runtime
 from featcache.manifest import Manifest
 from featcache.media.flow import flows
 from featcache.media.pictures import made
 from featcache.media.reel import Reel
 from featcache.media.source import open_source
-from featcache.windows import Plan
 from pipelines.bench._lines import Line, alternate
-from pipelines.extraction.extract import extract
-from pipelines.extraction.extractors import load_extractors
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 SIDE = 256  #: shorter side of the pictures, as I3D and TBN take them
@@ -32,14 +26,13 @@ LIMIT = 0.03  #: pixels, the mean distance to OpenCV that the tests allow
 
 
 def flow(folder: Path) -> Iterator[Line]:
-    """Pairs per second of TV-L1, the distance between both solvers, and windows per second of i3d-flow."""
+    """Pairs per second of TV-L1, and the distance between both solvers."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         videos = kitchens.build(folder / "videos", every=4)
         yield from _solvers(_pairs(videos, PAIRS[device]), device)
-        yield from _end_to_end(videos, device)
     finally:
         torch.set_num_threads(before)
 
@@ -75,23 +68,6 @@ def _solvers(pairs: list[Pair], device: str) -> Iterator[Line]:
     ]
     distance = statistics.mean(map(float, distances))
     yield f"mean distance to OpenCV {cv2.__version__}", "the limit", distance, LIMIT, lambda x: f"{x:.4f} pixels"
-
-
-def _end_to_end(videos: Manifest, device: str) -> Iterator[Line]:
-    """Extraction of i3d-flow, with both solvers and the network on the same device."""
-    few = replace(videos, clips=videos.clips[: 4 if device == "cuda" else 1])
-    plan = Plan("segments", 5 if device == "cuda" else 1)
-
-    def extracted(solver: str, name: str) -> None:
-        settings = [f"i3d-flow.solver={solver}", "i3d-flow.count=9"]
-        extractors = load_extractors(["i3d-flow"], settings, [UNTRAINED], Runtime(device=device))
-        with tempfile.TemporaryDirectory() as stores:
-            extract(few, extractors, Path(stores) / name, plan=plan, workers=2)
-
-    ours, plain = alternate(lambda n: extracted("torch", f"t{n}"), lambda n: extracted("opencv", f"o{n}"), rounds=1)
-    windows = len(few) * plan.count(0, 1)
-    name = f"extract i3d-flow count=9 solver=torch, flow and network on {_called(device)}"
-    yield name, "solver=opencv, two workers", ours, plain, lambda s: f"{windows / s:.2f} windows/s"
 
 
 def _called(device: str) -> str:
