@@ -15,6 +15,7 @@ from pipelines.bench import (
     clustering,
     evaluation,
     extraction,
+    flow,
     groups,
     loaders,
     objects,
@@ -31,6 +32,7 @@ from pipelines.bench._lines import Benchmark
 BENCHMARKS: dict[str, Benchmark] = {
     **store.BENCHMARKS,
     **extraction.BENCHMARKS,
+    **flow.BENCHMARKS,
     **step.BENCHMARKS,
     **training.BENCHMARKS,
     **groups.BENCHMARKS,
