@@ -51,6 +51,11 @@ class Hof(Extractor):
     def __init__(self, params: Params) -> None:
         super().__init__(params)
         _flow.check(self.name, params.flow, params.solver, "flow")
+        if params.bound != Params.bound and params.flow != STORED:
+            raise ConfigError(
+                f"hof.bound is {params.bound:g}, which is the scale of pictures of flow, but hof.flow is "
+                f"{params.flow!r}; leave hof.bound out, or set hof.flow=pictures"
+            )
         if params.count % 2 == 0:
             raise ConfigError(f"hof.count is {params.count}; it must be odd, for two equal halves of flows")
         if params.grid > params.side:
