@@ -32,7 +32,7 @@ class Params:
 
     flow: str = "dis"  #: dis | tvl1 | pictures: of the source
     solver: str = later("opencv")  #: of tvl1: opencv | torch: on --device, many fields at once
-    bound: float = bounded(20.0, 1, 1000, added=True)  #: pixels that the ends of the scale of pictures of flow mean
+    bound: float = bounded(20.0, 1, 1000, added=True)  #: of pictures: pixels at the ends of their scale
     count: int = bounded(7, 3, 301)  #: pictures of a window, one more than flows; odd, for two equal halves
     rate: float = bounded(10.0, 0.01, 1000)  #: pictures per second of a window
     side: int = bounded(96, 12, 1024)  #: shorter side in pixels of the pictures between which flow is computed

@@ -71,7 +71,8 @@ def check_near_opencv(pairs):
         bytes_apart = np.abs(eight_bits(ours) - eight_bits(theirs))
         print(
             f"{name}: mean distance {distance.mean():.4f} pixels, 99 % below {np.percentile(distance, 99):.3f}; "
-            f"eight-bit values that differ: {(bytes_apart > 0).mean():.2%}, by more than one: {(bytes_apart > 1).mean():.2%}"
+            f"eight-bit values that differ: {(bytes_apart > 0).mean():.2%}, "
+            f"by more than one: {(bytes_apart > 1).mean():.2%}"
         )
         assert distance.mean() <= 0.03, name
         assert np.percentile(distance, 99) <= 0.5, name
