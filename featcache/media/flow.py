@@ -42,7 +42,7 @@ def _calc(solver: cv2.DenseOpticalFlow, a: Grey, b: Grey) -> Flow:
 
 METHODS: dict[str, Callable[[Grey, Grey], Flow]] = {"dis": dis_flow, "tvl1": tvl1_flow}
 STORED = "pictures"  #: the method of flow that is not computed, because the source holds pictures of it
-PIXELS = 64 * 256 * 341  #: most pixels of the pairs that torch solves at once; they take about 300 bytes each
+PIXELS = 64 * 256 * 341  #: most pixels of the pairs that torch solves at once; they take about 260 bytes each on a CPU
 ON_CPU = 8  #: pairs that are enough for torch on a CPU, where many at once are no faster
 
 

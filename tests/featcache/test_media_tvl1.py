@@ -61,13 +61,22 @@ def motions(height=128, width=170):
 
 
 def check_near_opencv(pairs):
-    """Mean and 99 % of the distances between the ends of our vectors and OpenCV's, and their eight-bit values."""
+    """Mean and 99 % of the distances between the ends of our vectors and OpenCV's, and their eight-bit values.
+
+    Figures are printed: `python -m pytest tests/featcache/test_media_tvl1.py -k agrees -rP`.
+    """
     for name, ours in zip(pairs, flows([*pairs.values()], "tvl1", "torch"), strict=True):
         theirs = tvl1_flow(*pairs[name])
         distance = np.hypot(*np.moveaxis(ours - theirs, -1, 0))
         bytes_apart = np.abs(eight_bits(ours) - eight_bits(theirs))
+        print(
+            f"{name}: mean distance {distance.mean():.4f} pixels, 99 % below {np.percentile(distance, 99):.3f}; "
+            f"eight-bit values that differ: {(bytes_apart > 0).mean():.2%}, "
+            f"by more than one: {(bytes_apart > 1).mean():.2%}"
+        )
         assert distance.mean() <= 0.03, name
         assert np.percentile(distance, 99) <= 0.5, name
+        assert (bytes_apart > 0).mean() <= 0.06, name
         assert (bytes_apart > 1).mean() <= 0.01, name
 
 
@@ -89,9 +98,13 @@ def test_flow_agrees_with_opencv_on_six_real_pairs(realdata):
     check_near_opencv(pairs)
 
 
-def test_flow_of_a_film_agrees_with_opencv(videos):
-    decoded = open_source(sorted(videos.rglob("*.mp4"))[0]).reel.decode([20, 21])
-    check_near_opencv({"film": tuple(made(picture, 96, grey=True) for _, picture in decoded)})
+def test_flow_of_four_films_agrees_with_opencv(videos):
+    pairs = {}
+    for path in sorted(videos.rglob("*.mp4"))[::2]:
+        decoded = open_source(path).reel.decode([20, 21])
+        pairs[path.stem] = tuple(made(picture, 96, grey=True) for _, picture in decoded)
+    assert len(pairs) == 4
+    check_near_opencv(pairs)
 
 
 def test_the_flow_of_a_pair_does_not_depend_on_its_batch_or_on_how_often_errors_are_looked_at():
