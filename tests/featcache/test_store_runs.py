@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from featcache import FeatureStore
 from featcache.errors import StoreError
-from featcache.store import _block, _format, _lease
+from featcache.store import StoreWriter, _block, _format, _lease
 from featcache.store._background import Background
 from featcache.store._checksums import joined
 from featcache.store.check import problems, repair
+from featcache.store.copying import Place, copy
 from featcache.store.provenance import _made_rows
 from featcache.store.writer import left
 from tests.featcache.test_store import RECIPE, files, manifest, open_writer, rows
@@ -108,6 +109,21 @@ def test_a_run_is_one_write_of_features_and_one_of_records(tmp_path, monkeypatch
         written.clear()
         writer.done_many([1, 2, 3, 31, 30], rows(5), TIMES[:5], TIMES[:5])
         assert [place.rpartition(".")[2] for place in written] == ["shard", "shard", "shard", "log"]
+
+
+def test_copies_of_rows_are_runs(tmp_path, monkeypatch):
+    """Whatever their order in the other store, they are written in one call; two rows have no features."""
+    with open_large(tmp_path / "a.zarr") as writer:
+        writer.failed(3, "broken")
+        writer.absent(9, "no sound")
+        write(writer, *writer.pending)
+    runs, real = [], StoreWriter.done_many
+    monkeypatch.setattr(StoreWriter, "done_many", lambda *args: (runs.append([*args[1]]), real(*args)))
+    source = FeatureStore.open(tmp_path / "a.zarr")
+    with open_large(tmp_path / "b.zarr") as writer:
+        copy(writer, [Place(row, source, row) for row in reversed(range(N))])
+    assert runs == [[row for row in range(N) if row not in (3, 9)]]
+    assert files(tmp_path / "a.zarr") == files(tmp_path / "b.zarr")
 
 
 def test_a_run_with_a_bad_row_writes_nothing(tmp_path):
