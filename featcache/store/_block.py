@@ -320,7 +320,7 @@ def committed_states(folder: Path, number: int, layout: fmt.Layout) -> NDArray[n
 
 
 class Recorded(NamedTuple):
-    """What a block that another writer may be writing holds."""
+    """The content of a block that another writer may be writing."""
 
     states: NDArray[np.uint8]  #: the committed states of its rows
     entries: Entries  #: the valid entries of its journal
