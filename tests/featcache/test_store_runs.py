@@ -415,6 +415,24 @@ def test_without_threads_blocks_are_committed_all_the_same(tmp_path, monkeypatch
     assert FeatureStore.open(tmp_path / "t.zarr").counts()["done"] == N
 
 
+def test_calls_are_left_to_their_threads(monkeypatch):
+    """Even if `wait` comes first: Ctrl-C would end a call half way in the thread that waits."""
+
+    class Late(threading.Thread):
+        def run(self):
+            time.sleep(0.02)
+            super().run()
+
+    monkeypatch.setattr("featcache.store._background.threading.Thread", Late)
+    background, ran_in = Background(), []
+    with in_time():
+        for _ in range(3):
+            background.start(lambda: ran_in.append(threading.current_thread()))
+        background.wait()
+    assert len(ran_in) == 3
+    assert threading.main_thread() not in ran_in
+
+
 def test_calls_run_once_and_in_order_though_a_wait_is_interrupted():
     background, ran, gate = Background(), [], threading.Event()
     background.start(lambda: (gate.wait(20), ran.append(0)))
