@@ -75,18 +75,18 @@ def _by_torch(pairs: Sequence[tuple[Grey, Grey]], device: str) -> list[Flow]:
     try:
         first, second = (torch.from_numpy(np.stack(pictures)).to(device) for pictures in zip(*pairs, strict=True))
         return list(tvl1(first, second).movedim(1, -1).contiguous().cpu().numpy())
-    except torch.OutOfMemoryError as error:
-        reason = error
     except RuntimeError as error:
+        reason = error
+    if not isinstance(reason, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(reason):
         if device == "cpu":
-            raise
+            raise reason
         raise DeviceError(
-            f"flow on {device} failed: {' '.join(str(error).split())}; run the same command again"
-        ) from error
+            f"flow on {device} failed: {' '.join(str(reason).split())}; run the same command again"
+        ) from reason
     if len(pairs) == 1:
         raise DeviceError(
-            f"{device} has too little memory for the flow of one pair of pictures; end other programs on it, or use "
-            "--device cpu"
+            f"{device} has too little memory for the flow of one pair of pictures; end other programs on it"
+            + ("" if device == "cpu" else ", or use --device cpu")
         ) from reason
     half = len(pairs) // 2
     return _by_torch(pairs[:half], device) + _by_torch(pairs[half:], device)
