@@ -49,8 +49,7 @@ class Clock:
 
 
 class Shared:
-    """Cores, a GPU, a disk, a network: users ask for a pace, and each gets the same part of it, all of it if there is
-    room.
+    """Cores, a GPU, a disk, a network. Users ask for a pace, and each gets the same part of it, or all if there is room.
 
     As the part is the same for all, one counter of the work that a pace of 1 would have done orders their ends.
     """
@@ -97,7 +96,7 @@ class Shared:
     def _end(self) -> None:
         self._settle()
         _, _, pace, resume = heappop(self._ends)
-        self._asked -= pace
+        self._asked = self._asked - pace if self._ends else 0.0  # no rounding remains
         self._expect()
         resume()
 

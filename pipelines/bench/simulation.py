@@ -1,10 +1,9 @@
-"""A simulation of extraction by queues: its pace on machines that we do not have, and what bounds it there.
+"""A simulation of extraction by queues: its pace on machines that we do not have, and its bound there.
 
-A clip is read, decoded window by window (with its flow), its windows wait for a batch, a network computes them, the rows
-go home, one process keeps them, and finished blocks may be pushed to an object store. Threads, batches and the room
-between them are those of `pipelines/extraction`. Cores, GPUs, disks and networks are shared: when their users ask for
-more than there is, each gets the same part of what it asked for. The simulation knows nothing of caches, of Python's
-lock, or of failures, and start-up is left out.
+A clip is read and decoded window by window, with its flow. Windows wait for a batch, and a network computes them. Rows
+go home, one process keeps them, and blocks may be pushed to an object store. Threads, batches and the room between them
+are those of `pipelines/extraction`. Cores, GPUs, disks and networks are shared: when users ask for more than there is,
+each gets the same part of what it asked for. Caches, Python's lock, failures and start-up are left out.
 """
 
 from collections import Counter, deque
@@ -17,6 +16,7 @@ from pipelines.bench.queueing import Clock, Places, Process, Shared
 from pipelines.extraction.engine import BOUND
 from pipelines.extraction.on_ray import IN_FLIGHT
 
+SHORT = 1e-9  #: seconds, for clips that are all kept at one moment
 BUSY = 0.95  #: part of the time; hardware that is busy for longer is the bound, whatever threads are busy
 
 
@@ -57,7 +57,7 @@ class Site:
 class Outcome:
     """A simulated extraction. What counts is its middle half, so that filling and draining do not."""
 
-    kept: list[float] = field(default_factory=list)  #: seconds at which each clip was kept
+    kept: list[float] = field(default_factory=list)  #: seconds at which each clip was kept, and pushed
     middle: tuple[int, int] = (0, 0)  #: the first and the last of the clips that count
     busy: dict[str, float] = field(default_factory=dict)  #: hardware, or a kind of threads -> part of the time
     spent: Counter[str] = field(default_factory=Counter)  #: kind of work -> its core-seconds
@@ -66,7 +66,7 @@ class Outcome:
     def pace(self) -> float:
         """Clips per second."""
         first, last = self.middle
-        return (last - first) / (self.kept[last] - self.kept[first])
+        return (last - first) / max(SHORT, self.kept[last] - self.kept[first])
 
     @property
     def bound(self) -> str:
@@ -112,7 +112,7 @@ class _Run:
         self.cores = [Shared(self.clock, site.cores) for _ in range(site.machines)]
         self.workers = [_Worker(self.clock, site, cores) for cores in self.cores for _ in range(site.workers)]
         self.disk, self.home, self.objects = (Shared(self.clock, s) for s in (site.disk, site.home, site.objects))
-        self.keeper, self.keeping = Places(self.clock, 1), 0.0
+        self.keeper, self.pusher, self.keeping = Places(self.clock, 1), Places(self.clock, 1), 0.0
         self.before = Counter[str]()
 
     def run(self) -> Outcome:
@@ -212,20 +212,23 @@ class _Run:
             began = self.clock.now
             yield self.cores[0].use(self.costs.keeping, 1, "keeping")
             self.keeping += self.clock.now - began
-            self.note()
         self.keeper.give()
         if chunk:
             self.begin(worker)
-        yield self.objects.use(clips * self.costs.row, self.site.objects, "blocks")
+        yield self.pusher.take
+        for _ in range(clips):
+            yield self.objects.use(self.costs.row, self.site.objects, "blocks")
+            self.note()
+        self.pusher.give()
 
     def note(self) -> None:
-        """Note that a clip is kept."""
+        """Note that a clip is kept, and pushed."""
         self.outcome.kept.append(self.clock.now)
         first, last = self.outcome.middle
         if len(self.outcome.kept) == first + 1:
             self.before = self.used()
         elif len(self.outcome.kept) == last + 1:
-            took = self.clock.now - self.outcome.kept[first]
+            took = max(SHORT, self.clock.now - self.outcome.kept[first])
             self.outcome.busy = {name: (value - self.before[name]) / took for name, value in self.used().items()}
             self.outcome.spent = sum((each.spent for each in self.cores), Counter[str]())
 
