@@ -49,7 +49,7 @@ class Clock:
 
 
 class Shared:
-    """Cores, a GPU, a disk, a network. Users ask for a pace, and each gets the same part of it, or all if there is room.
+    """Cores, a GPU, a disk, a network. Users ask for a pace, and each gets the same part of it: all, if there is room.
 
     As the part is the same for all, one counter of the work that a pace of 1 would have done orders their ends.
     """

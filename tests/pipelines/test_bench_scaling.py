@@ -86,7 +86,7 @@ def test_two_stages_with_few_jobs_have_the_exact_pace(rates):
 
 
 def test_littles_law_and_the_response_of_a_shared_server():
-    """Poisson arrivals at a shared server: the response is 1 / (mu - lambda), and jobs = arrivals a second x response."""
+    """Poisson arrivals at a shared server: a response of 1 / (mu - lambda), jobs = arrivals a second x response."""
     arrive, serve, total, draw, clock = 0.6, 1.0, 20_000, random.Random(2), Clock()
     shared, responses, area, present, last = Shared(clock, 1), [], [0.0], [0], [0.0]
 
@@ -153,7 +153,7 @@ WIDE = Site(cores=64, decoders=4)  #: a site where only threads can bound
         (Costs((0.1,), 0.2), replace(WIDE, gpu=True, threads=2, workers=3), 3, "GPU"),
         (Costs((0.1,), 0.001, keeping=0.5), WIDE, 2, "the thread that keeps rows"),
         (Costs((0.1,), 0.001, media=10), replace(WIDE, disk=50, decoders=40), 5, "disk"),
-        (Costs((0.1,), 0.001, row=10), replace(WIDE, home=50, machines=2, workers=4, chunk=1), 5, "network"),
+        (Costs((0.01,), 0.0001, row=10), replace(WIDE, home=50, machines=2, chunk=1), 5, "network"),
         (Costs((0.1,), 0.001, row=10), replace(WIDE, objects=50), 5, "object store"),
     ],
 )
