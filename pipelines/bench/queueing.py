@@ -54,9 +54,11 @@ class Shared:
     As the part is the same for all, one counter of the work that a pace of 1 would have done orders their ends.
     """
 
-    def __init__(self, clock: Clock, capacity: float) -> None:
-        self.capacity, self.spent = capacity, Counter[str]()  # spent: kind of work -> its amount
-        self._clock, self._asked, self._done, self._used, self._since, self._plan = clock, 0.0, 0.0, 0.0, 0.0, 0
+    def __init__(self, clock: Clock, capacity: float, others: float = 0.0) -> None:
+        """others: the pace that users ask for who are not simulated."""
+        self.capacity, self.others, self.spent = capacity, others, Counter[str]()  # spent: kind of work -> its amount
+        self._clock, self._asked, self._done, self._since, self._plan = clock, 0.0, 0.0, 0.0, 0
+        self._used, self._wanted = 0.0, 0.0
         self._ends: list[tuple[float, int, float, Resume]] = []
         self._numbers = count()
 
@@ -77,14 +79,20 @@ class Shared:
         self._settle()
         return self._used
 
+    def share(self) -> float:
+        """Return the part of the pace that its users got of what they asked for, so far."""
+        self._settle()
+        return self._used / self._wanted if self._wanted else 1.0
+
     def _part(self) -> float:
-        return min(1.0, self.capacity / self._asked) if self._ends else 1.0
+        return min(1.0, self.capacity / (self._asked + self.others)) if self._ends else 1.0
 
     def _settle(self) -> None:
         """Count the work of the time that has passed."""
         passed, self._since = self._clock.now - self._since, self._clock.now
         self._done += passed * self._part()
-        self._used += passed * (min(self.capacity, self._asked) if self._ends else 0.0)
+        self._used += passed * self._part() * self._asked
+        self._wanted += passed * self._asked
 
     def _expect(self) -> None:
         """Plan the next end; the one planned before is forgotten."""

@@ -121,7 +121,7 @@ def rates_of(name: str, films: Manifest) -> Rates:
         batch = np.stack(windows[: extractor.batch])
         with FlopCounterMode(display=False) as counted:
             extractor(batch)
-        forward = min(_seconds(lambda: extractor(batch)) for _ in range(2))
+        forward = _seconds(lambda: extractor(batch))
     finally:
         torch.set_num_threads(before)
     window = extractor.window

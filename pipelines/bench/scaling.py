@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -118,19 +118,55 @@ def scaling(folder: Path) -> Iterator[Line]:
 def _compared(
     name: str, where: str, costs: Costs, site: Site, clips: Manifest, workers: int, engines: Engines | None = None
 ) -> Line:
-    """The simulated seconds of an extraction, and those of a real one."""
+    """The simulated seconds of an extraction, and those of a real one; both beside the same other work."""
     torch.set_num_threads(THREADS)
-    seen: list[float] = []
+    seen: list[tuple[float, dict[str, tuple[int, int]]]] = []
 
     def note(done: int, total: int) -> None:
-        if done in (0, total):
-            seen.append(time.perf_counter())
+        if done % (total // 6) == 0:  # often, because decoding threads end before the last clip
+            seen.append((time.perf_counter(), (seen[-1][1] if done else {}) | scheduled()))
 
     with tempfile.TemporaryDirectory() as stores:
         extract(clips, _order(name).load(), Path(stores), plan=PLAN, workers=workers, engines=engines, progress=note)
+    (began, before), (ended, after) = seen[0], seen[-1]
+    shares = [(run - before.get(thread, (0, 0))[0], run + waited - sum(before.get(thread, (0, 0))))
+              for thread, (run, waited) in after.items()]  # fmt: skip
+    run = sum(mine for mine, _ in shares)
+    share = sum(mine * mine / wanted for mine, wanted in shares if wanted > 0) / run  # of the threads that do the work
+    site = replace(site, others=others_of(costs, site, len(clips), share))
+    measured = f"simulated: {name}, {len(clips)} clips, {where}, beside {site.others:.1f} threads of other work"
     simulated = simulate(costs, site, len(clips)).kept[-1]
-    measured = f"simulated: {name}, {len(clips)} clips, {where}"
-    return measured, "the real run", simulated, seen[-1] - seen[0], lambda s: f"{len(clips) / s:.2f} clips/s"
+    return measured, "the real run", simulated, ended - began, lambda s: f"{len(clips) / s:.2f} clips/s"
+
+
+def scheduled() -> dict[str, tuple[int, int]]:
+    """Return each thread of this process and its descendants -> its time on a core and in wait for one (Linux)."""
+    parents, found = dict[str, str](), dict[str, tuple[int, int]]()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[stat.parent.name] = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[1]
+    family, new = set[str](), {str(os.getpid())}
+    while new:
+        family |= new
+        new = {process for process, parent in parents.items() if parent in family} - family
+    for process in family:
+        for file in Path(f"/proc/{process}/task").glob("*/schedstat"):
+            with suppress(OSError):
+                run, waited, _ = map(int, file.read_text(encoding="utf-8").split())
+                found[f"{process}/{file.parent.name}"] = run, waited
+    return found
+
+
+def others_of(costs: Costs, site: Site, clips: int, share: float) -> float:
+    """Return the number of other threads beside which a simulated thread has this share of a core."""
+    low, high = 0.0, 100.0
+    if simulate(costs, site, clips).share <= share:
+        return low
+    for _ in range(20):
+        middle = (low + high) / 2
+        found = simulate(costs, replace(site, others=middle), clips).share
+        low, high = (middle, high) if found > share else (low, middle)
+    return (low + high) / 2
 
 
 def _order(name: str) -> Order:

@@ -43,6 +43,7 @@ class Site:
 
     machines: int = 1
     cores: float = 1  #: cores of a machine
+    others: float = 0.0  #: threads of other work that want the cores of a machine, too
     workers: int = 1
     decoders: int = 1
     gpu: bool = False
@@ -61,6 +62,7 @@ class Outcome:
     middle: tuple[int, int] = (0, 0)  #: the first and the last of the clips that count
     busy: dict[str, float] = field(default_factory=dict)  #: hardware, or a kind of threads -> part of the time
     spent: Counter[str] = field(default_factory=Counter)  #: kind of work -> its core-seconds
+    share: float = 1.0  #: part of a core that a thread with work had, on average over all machines and clips
 
     @property
     def pace(self) -> float:
@@ -109,7 +111,7 @@ class _Run:
         draw, order = Random(seed), range(len(costs.decoding))
         self.kinds = [kind for _ in range(-(-clips // len(order))) for kind in draw.sample(order, len(order))]
         self.left, self.todo = [costs.windows] * clips, iter(range(clips))
-        self.cores = [Shared(self.clock, site.cores) for _ in range(site.machines)]
+        self.cores = [Shared(self.clock, site.cores, site.others) for _ in range(site.machines)]
         self.workers = [_Worker(self.clock, site, cores) for cores in self.cores for _ in range(site.workers)]
         self.disk, self.home, self.objects = (Shared(self.clock, s) for s in (site.disk, site.home, site.objects))
         self.keeper, self.pusher, self.keeping = Places(self.clock, 1), Places(self.clock, 1), 0.0
@@ -121,6 +123,7 @@ class _Run:
             for _ in range(self.engines):
                 self.begin(worker)
         self.clock.run()
+        self.outcome.share = sum(each.share() for each in self.cores) / len(self.cores)
         return self.outcome
 
     def used(self) -> Counter[str]:

@@ -1,6 +1,9 @@
 """The simulation of extraction gives the exact results of queues that have them, and its sizes are those of stores."""
 
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -212,6 +215,28 @@ def test_chunks_fill_up_their_last_batch():
     costs, site = Costs((0.01,), 1.0, batch=32, size=32), Site(cores=64, decoders=8, gpu=True, threads=2)
     assert simulate(costs, site, 2000).pace == pytest.approx(32 / 5, rel=0.02)
     assert simulate(costs, replace(site, chunk=8), 2000).pace == pytest.approx(8 / 2, rel=0.02)
+
+
+def test_other_work_is_found_by_the_share_of_a_core():
+    costs, site = Costs((0.5,), 0.1, cores=2), Site(cores=2, decoders=2, others=7.0)
+    beside = simulate(costs, site, 60)
+    assert beside.share < 0.3
+    assert beside.kept[-1] > 2 * simulate(costs, replace(site, others=0.0), 60).kept[-1]
+    assert scaling.others_of(costs, replace(site, others=0.0), 60, beside.share) == pytest.approx(7, abs=0.1)
+    assert scaling.others_of(costs, replace(site, others=0.0), 60, 1.0) == 0
+
+
+def test_the_scheduler_counts_threads_of_children():
+    busy = "import sys\nprint(sum(range(3_000_000)) and 1, flush=True)\nsys.stdin.read()"
+    command = [sys.executable, "-c", busy]
+    before = scaling.scheduled()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "1\n"
+        found = scaling.scheduled()
+        child.stdin.close()
+    assert f"{child.pid}/{child.pid}" in found.keys() - before.keys()
+    assert found[f"{child.pid}/{child.pid}"][0] > 0
+    assert f"{os.getpid()}/{os.getpid()}" in before
 
 
 # ------------------------------------------------------------------------------------------------------------- forecast
