@@ -3,7 +3,7 @@
 A process is a generator that yields what it waits for.
 """
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 from itertools import count
@@ -56,7 +56,8 @@ class Shared:
 
     def __init__(self, clock: Clock, capacity: float, others: float = 0.0) -> None:
         """others: the pace that users ask for who are not simulated."""
-        self.capacity, self.others, self.spent = capacity, others, Counter[str]()  # spent: kind of work -> its amount
+        self.capacity, self.others = capacity, others
+        self.spent: defaultdict[str, float] = defaultdict(float)  # kind of work -> its amount
         self._clock, self._asked, self._done, self._since, self._plan = clock, 0.0, 0.0, 0.0, 0
         self._used, self._wanted = 0.0, 0.0
         self._ends: list[tuple[float, int, float, Resume]] = []

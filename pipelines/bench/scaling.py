@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -214,8 +214,8 @@ def _cluster() -> Iterator[str]:
 
 def places(plant: Plant, network: bool) -> list[Place]:
     """Return the machines of the forecast; an extractor without a network uses no GPU."""
-    shared = {"disk": plant.disk, "home": plant.home, "objects": plant.objects}
-    own = {name: value / plant.machines for name, value in shared.items()}
+    shared: dict[str, Any] = {"disk": plant.disk, "home": plant.home, "objects": plant.objects}
+    own: dict[str, Any] = {name: value / plant.machines for name, value in shared.items()}
     alone = Site(cores=plant.cores, decoders=plant.cores, **shared)
     apart = replace(alone, machines=plant.machines, workers=plant.cores, decoders=1, chunk=CHUNK)
     N, all_cores = plant.gpus * plant.machines, plant.cores * plant.machines

@@ -6,7 +6,7 @@ are those of `pipelines/extraction`. Cores, GPUs, disks and networks are shared:
 each gets the same part of what it asked for. Caches, Python's lock, failures and start-up are left out.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -61,7 +61,7 @@ class Outcome:
     kept: list[float] = field(default_factory=list)  #: seconds at which each clip was kept, and pushed
     middle: tuple[int, int] = (0, 0)  #: the first and the last of the clips that count
     busy: dict[str, float] = field(default_factory=dict)  #: hardware, or a kind of threads -> part of the time
-    spent: Counter[str] = field(default_factory=Counter)  #: kind of work -> its core-seconds
+    spent: dict[str, float] = field(default_factory=dict)  #: kind of work -> its core-seconds
     share: float = 1.0  #: part of a core that a thread with work had, on average over all machines and clips
 
     @property
@@ -77,7 +77,7 @@ class Outcome:
         found = max(hardware, key=lambda name: hardware[name])
         if hardware[found] < BUSY:
             found = max(self.busy, key=lambda name: self.busy[name])
-        return f"cores ({self.spent.most_common(1)[0][0]})" if found == "cores" else found
+        return f"cores ({max(self.spent, key=lambda kind: self.spent[kind])})" if found == "cores" else found
 
 
 class _Stream:
@@ -115,7 +115,7 @@ class _Run:
         self.workers = [_Worker(self.clock, site, cores) for cores in self.cores for _ in range(site.workers)]
         self.disk, self.home, self.objects = (Shared(self.clock, s) for s in (site.disk, site.home, site.objects))
         self.keeper, self.pusher, self.keeping = Places(self.clock, 1), Places(self.clock, 1), 0.0
-        self.before = Counter[str]()
+        self.before = dict[str, float]()
 
     def run(self) -> Outcome:
         """Simulate all clips."""
@@ -126,22 +126,20 @@ class _Run:
         self.outcome.share = sum(each.share() for each in self.cores) / len(self.cores)
         return self.outcome
 
-    def used(self) -> Counter[str]:
+    def used(self) -> dict[str, float]:
         """Hardware, or a kind of threads -> seconds in which all of it was busy, so far."""
         share = lambda found: sum(each.used() / each.capacity for each in found) / len(found)  # noqa: E731
         N = len(self.workers)
-        return Counter(
-            {
-                "decoding threads": sum(each.decoding for each in self.workers) / N / self.site.decoders / self.engines,
-                "computing threads": sum(each.computing for each in self.workers) / N / self.site.threads,
-                "the thread that keeps rows": self.keeping,
-                "cores": share(self.cores),
-                "GPU": share([each.gpu for each in self.workers]),
-                "disk": share([self.disk]),
-                "network": share([self.home]),
-                "object store": share([self.objects]),
-            }
-        )
+        return {
+            "decoding threads": sum(each.decoding for each in self.workers) / N / self.site.decoders / self.engines,
+            "computing threads": sum(each.computing for each in self.workers) / N / self.site.threads,
+            "the thread that keeps rows": self.keeping,
+            "cores": share(self.cores),
+            "GPU": share([each.gpu for each in self.workers]),
+            "disk": share([self.disk]),
+            "network": share([self.home]),
+            "object store": share([self.objects]),
+        }
 
     def begin(self, worker: _Worker) -> None:
         """Start an engine: on the clips of a chunk, or on all that are left."""
@@ -233,7 +231,8 @@ class _Run:
         elif len(self.outcome.kept) == last + 1:
             took = max(SHORT, self.clock.now - self.outcome.kept[first])
             self.outcome.busy = {name: (value - self.before[name]) / took for name, value in self.used().items()}
-            self.outcome.spent = sum((each.spent for each in self.cores), Counter[str]())
+            kinds = {kind for each in self.cores for kind in each.spent}
+            self.outcome.spent = {kind: sum(each.spent[kind] for each in self.cores) for kind in kinds}
 
 
 def simulate(costs: Costs, site: Site, clips: int, seed: int = 0) -> Outcome:
