@@ -47,8 +47,9 @@ class Gpu:
     """A GPU as it is assumed to be; nothing of it was measured."""
 
     name: str = "A100, 80 GB"
-    flops: float = 10e12  #: floating-point operations per second that a network sustains, a product and a sum being two
-    peak: float = 156e12  #: the same at most, in TF32, which PyTorch uses for convolutions
+    #: floating-point operations per second that a network sustains, a product and a sum being two: 6 % of the 156e12 of
+    #: TF32, in which PyTorch computes convolutions
+    flops: float = 10e12
     pairs: float = 100.0  #: pairs of pictures of 256 x 341 per second of which `solver=torch` computes TV-L1
 
 
