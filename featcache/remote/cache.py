@@ -3,6 +3,8 @@
     ~/.cache/featcache/stores/          or the folder that FEATCACHE_STORES names
       SHA256/                 a store or a manifest, whole; named by the SHA-256 of the names, sizes and versions of its
                               objects, so an object that changes leads to another folder
+      .SHA256.files           the record of the media files of a store, as the object .NAME.zarr.files next to it has it
+      SHA256.record           the version of that object
       SHA256.boot             the boot of the machine in which the folder was last verified; files of the cache are not
                               synced, so they are verified again after a boot, and fetched again if they are damaged
       views/SHA256/NAME/      the folder that commands read: links to the folders above, as they are below the URL
@@ -27,17 +29,23 @@ from featcache import schema, sums
 from featcache.errors import StoreError
 from featcache.files import FULL, locked, make_folder, making_folder, remove_folder, write_file
 from featcache.remote.bucket import OFFLINE, Bucket, Entry, room
-from featcache.remote.urls import is_copy
+from featcache.remote.urls import beside, is_copy
 
 VARIABLE = "FEATCACHE_STORES"
 AT_ONCE = 6  #: whole objects that are fetched at a time
 STORE = re.compile(r"((?:[^/]+/)?[^/]+\.zarr)/.+")  #: objects of a store: [MANIFEST/]NAME.zarr/...
 MANIFEST = re.compile(r"(?:[^/]+/)?manifest\.csv")
 BOOT = Path("/proc/sys/kernel/random/boot_id")  #: a text that differs from boot to boot
+RECORD = "files"  #: ending of the object .NAME.zarr.files with the record of a store
 JOURNAL = "journal/"  #: objects of a store that readers do not need
 
 Listing = dict[str, Entry]
 Verify = Callable[[Path], list[str]]  #: the folder of a fetched store -> the damage to its files, as text
+Keep = Callable[[Path, bytes], None]  #: keeps the content of a record with the folder of a fetched store
+
+
+class NothingThereError(StoreError):
+    """There are no stores below a URL."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,11 @@ def home() -> Path:
     return Path(os.environ.get(VARIABLE) or "~/.cache/featcache/stores").expanduser()
 
 
-def fetched(url: str, verify: Verify, wanted: Collection[str] | None = None) -> Path:
+def fetched(url: str, verify: Verify, wanted: Collection[str] | None = None, keep: Keep | None = None) -> Path:
     """Return a local folder with the stores and manifests below a URL, as they are now.
 
     wanted: the stores and manifests that are needed, such as {"kitchens/hog.zarr", "kitchens/manifest.csv"}; the others
-    are not fetched. None: all of them.
+    are not fetched. None: all of them. keep: receives the records of the stores; None: they are not fetched.
     With FEATCACHE_OFFLINE, no request is made, and the last listing counts. StoreError if there are no stores, if an
     object cannot be read, changes while it is read or is damaged, or if the disk of the cache is full.
     """
@@ -66,7 +74,7 @@ def fetched(url: str, verify: Verify, wanted: Collection[str] | None = None) -> 
     listing = bucket.listing() if bucket else _recorded(url)
     parts = _parts(listing)
     if not parts:
-        raise StoreError(
+        raise NothingThereError(
             f"no stores at {url}; name the URL of a store (NAME.zarr), of a folder STORES/MANIFEST or of STORES"
         )
     chosen = {name: part for name, part in parts.items() if wanted is None or not name or name in wanted}
@@ -81,6 +89,9 @@ def fetched(url: str, verify: Verify, wanted: Collection[str] | None = None) -> 
         _check_room(url, missing)
     for name, part in missing.items():
         _link(view / name, _part(bucket, url, name, part, verify))
+    for name, part in chosen.items() if bucket and keep else ():
+        if record := listing.get(beside(name, RECORD)):
+            _keep_record(bucket, beside(name, RECORD), record, home() / _key(part), keep)
     if bucket:
         _record(url, listing)
     is_copy(view, url)
@@ -127,6 +138,15 @@ def _part(bucket: Bucket | None, url: str, name: str, part: Listing, verify: Ver
                 total, free = sum(entry.size for entry in part.values()), shutil.disk_usage(home()).free
                 raise StoreError(room(f"{bucket.url}/{name}", total, free, home(), VARIABLE)) from error
     return folder / own
+
+
+def _keep_record(bucket: Bucket, name: str, entry: Entry, folder: Path, keep: Keep) -> None:
+    """Fetch the record of a store in the cache if it has changed."""
+    mark = folder.with_name(f"{folder.name}.record")
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not mark.exists() or mark.read_text() != entry.version:
+            keep(folder, bytes(bucket.get(name, entry)))
+            write_file(mark, entry.version.encode(), shared=True)
 
 
 def _readable(folder: Path) -> list[str]:

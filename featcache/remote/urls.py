@@ -30,6 +30,16 @@ def on_disk(given: PathLike, option: str) -> Path:
     return Path(given)
 
 
+def beside(name: str, ending: str) -> str:
+    """Return the name of an object that belongs to a store and is next to it: .NAME.zarr and an ending.
+
+    >>> beside("kitchens/hog.zarr", "files")
+    'kitchens/.hog.zarr.files'
+    """
+    folder, slash, own = name.rpartition("/")
+    return f"{folder}{slash}.{own}.{ending}"
+
+
 def shown(given: PathLike) -> str:
     """Return a URL as a user writes it, or a path as text."""
     return url_of(given) or str(Path(given))
