@@ -19,11 +19,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import google_crc32c
+import numpy as np
 
 from featcache import schema, sums
 from featcache.errors import StoreError
@@ -32,7 +35,8 @@ from featcache.remote.bucket import OFFLINE, Bucket, Entry, room
 from featcache.remote.urls import beside, is_copy
 
 VARIABLE = "FEATCACHE_STORES"
-AT_ONCE = 6  #: whole objects that are fetched at a time
+AT_ONCE = 8  #: whole objects that are fetched at a time
+PIECE = 1 << 20  #: bytes of an object that are written to the disk at a time; larger writes wait for the disk
 STORE = re.compile(r"((?:[^/]+/)?[^/]+\.zarr)/.+")  #: objects of a store: [MANIFEST/]NAME.zarr/...
 MANIFEST = re.compile(r"(?:[^/]+/)?manifest\.csv")
 BOOT = Path("/proc/sys/kernel/random/boot_id")  #: a text that differs from boot to boot
@@ -40,7 +44,9 @@ RECORD = "files"  #: ending of the object .NAME.zarr.files with the record of a 
 JOURNAL = "journal/"  #: objects of a store that readers do not need
 
 Listing = dict[str, Entry]
-Verify = Callable[[Path], list[str]]  #: the folder of a fetched store -> the damage to its files, as text
+Checksums = Mapping[str, int]  #: file -> its crc32c
+#: the folder of a fetched store, and checksums of files that need not be read -> the damage to its files, as text
+Verify = Callable[[Path, Checksums], list[str]]
 Keep = Callable[[Path, bytes], None]  #: keeps the content of a record with the folder of a fetched store
 
 
@@ -149,7 +155,7 @@ def _keep_record(bucket: Bucket, name: str, entry: Entry, folder: Path, keep: Ke
             write_file(mark, entry.version.encode(), shared=True)
 
 
-def _readable(folder: Path) -> list[str]:
+def _readable(folder: Path, _: Checksums) -> list[str]:
     """The damage to a folder with a manifest: a file that a power cut has left empty."""
     return [f"{path.name} is empty" for path in folder.iterdir() if not path.stat().st_size]
 
@@ -160,7 +166,7 @@ def _is_whole(folder: Path, verify: Verify) -> bool:
         return False
     if _verified_now(folder):
         return True
-    if verify(folder):
+    if verify(folder, {}):
         remove_folder(folder)
         return False
     _mark(folder)
@@ -185,13 +191,16 @@ def fetch(bucket: Bucket, name: str, part: Listing, folder: Path, verify: Verify
     prefix = f"{name}/" if name and not name.endswith(".csv") else name.removesuffix(Path(name).name)
 
     with making_folder(folder, durable=durable) as scratch:
+        checksums = dict[str, int]()
         for place in {(scratch / inner).parent for inner in part}:
             place.mkdir(parents=True, exist_ok=True)
 
         def get(inner: str) -> None:
             data = bucket.get(prefix + inner, part[inner])
             with (scratch / inner).open("xb") as file:
-                file.write(data)
+                for start in range(0, len(data), PIECE):
+                    file.write(data[start : start + PIECE])
+            checksums[inner] = google_crc32c.value(np.frombuffer(data, np.uint8))  # while others are on their way
 
         largest_first = sorted(part, key=lambda inner: -part[inner].size)
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as pool:
@@ -201,7 +210,7 @@ def fetch(bucket: Bucket, name: str, part: Listing, folder: Path, verify: Verify
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        if damage := verify(scratch):
+        if damage := verify(scratch, checksums):
             raise StoreError(f"{bucket.url}/{name}".rstrip("/") + f" is damaged: {damage[0]}")
 
 
