@@ -2,7 +2,8 @@
 
     ~/.cache/featcache/stores/          or the folder that FEATCACHE_STORES names
       SHA256/                 a store or a manifest, whole; named by the SHA-256 of the names, sizes and versions of its
-                              objects, so an object that changes leads to another folder
+                              objects, so an object that changes leads to another folder. Its time is that of its
+                              last use
       .SHA256.files           the record of the media files of a store, as the object .NAME.zarr.files next to it has it
       SHA256.record           the version of that object
       SHA256.boot             the boot of the machine in which the folder was last verified; files of the cache are not
@@ -32,7 +33,7 @@ from featcache import schema, sums
 from featcache.errors import StoreError
 from featcache.files import FULL, locked, make_folder, making_folder, remove_folder, write_file
 from featcache.remote.bucket import OFFLINE, Bucket, Entry, room
-from featcache.remote.urls import beside, is_copy
+from featcache.remote.urls import beside, fetching, is_copy
 
 VARIABLE = "FEATCACHE_STORES"
 AT_ONCE = 8  #: whole objects that are fetched at a time
@@ -95,6 +96,9 @@ def fetched(url: str, verify: Verify, wanted: Collection[str] | None = None, kee
         _check_room(url, missing)
     for name, part in missing.items():
         _link(view / name, _part(bucket, url, name, part, verify))
+    for part in chosen.values():
+        with suppress(OSError):  # the folder of another user
+            os.utime(home() / _key(part))
     for name, part in chosen.items() if bucket and keep else ():
         if record := listing.get(beside(name, RECORD)):
             _keep_record(bucket, beside(name, RECORD), record, home() / _key(part), keep)
@@ -203,10 +207,14 @@ def fetch(bucket: Bucket, name: str, part: Listing, folder: Path, verify: Verify
             checksums[inner] = google_crc32c.value(np.frombuffer(data, np.uint8))  # while others are on their way
 
         largest_first = sorted(part, key=lambda inner: -part[inner].size)
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as pool:
+        sizes = np.cumsum([0, *(part[inner].size for inner in largest_first)]) // 1_000_000
+        with (
+            fetching(f"{bucket.url}/{name}".rstrip("/")) as progress,
+            ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as pool,
+        ):
             try:
-                for _ in pool.map(get, largest_first):
-                    pass
+                for number, _ in enumerate(pool.map(get, largest_first)):
+                    progress(int(sizes[number + 1]), int(sizes[-1]))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -216,7 +224,7 @@ def fetch(bucket: Bucket, name: str, part: Listing, folder: Path, verify: Verify
 
 def _link(place: Path, target: Path) -> None:
     """Make a link, or leave one that another process has just made."""
-    make_folder(place.parent)
+    place.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         place.symlink_to(os.path.relpath(target, place.parent), target_is_directory=target.is_dir())
 
