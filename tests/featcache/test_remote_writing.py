@@ -169,6 +169,57 @@ def test_a_stale_work_folder_is_fetched_again(server, plain, monkeypatch, tmp_pa
     equal(plain)
 
 
+def test_a_stale_work_folder_stays_stale_if_it_is_killed_first(server, plain, monkeypatch, tmp_path):  # noqa: F811
+    extract(stop_after=10)
+    mine = os.environ["FEATCACHE_STORES"]
+    another_machine(monkeypatch, tmp_path)
+    extract(stop_after=5)
+    monkeypatch.setenv("FEATCACHE_STORES", mine)
+    with monkeypatch.context() as patch:
+        patch.setattr(pushing, "remove_folder", lambda _: signal.default_int_handler(2, None))
+        with pytest.raises(KeyboardInterrupt):
+            extract()
+    assert extract() == 22 - 12
+    equal(plain)
+
+
+def test_parts_that_are_killed_are_resumed_by_other_machines(server, monkeypatch, tmp_path):  # noqa: F811
+    """At random moments; a file is replaced in between, and its row has old features until it is renewed."""
+    manifest, chance = sources(tmp_path / "media"), random.Random(1)
+    manifest.write(tmp_path / "media" / "m.csv")
+    faulty(server)
+    code = (
+        "import sys, time, featcache\n"
+        "from featcache.store import _format, pushing\n"
+        "_format.Layout.block_rows, _format.Layout.chunk_rows, pushing.PAUSE = 4, 1, 0.02\n"
+        "wait = lambda done, total: time.sleep(0.05)\n"
+        "featcache.extract(sys.argv[1], 'vector', sys.argv[2], workers=1, shards=sys.argv[3], progress=wait)\n"
+    )
+    for number in range(2):
+        for attempt in range(2):
+            another_machine(monkeypatch, tmp_path, f"machine{number}{attempt}")
+            monkeypatch.setattr(owner, "STALE", -1.0)
+            command = [sys.executable, "-c", code, str(tmp_path / "media" / "m.csv"), URL, f"{number}/2"]
+            before = len(server.requests)
+            with subprocess.Popen(command, cwd=ROOT, env=dict(os.environ)) as process:
+                while not [r for r in server.requests[before:] if "/state/c/" in r.path] and process.poll() is None:
+                    time.sleep(0.01)
+                time.sleep(chance.uniform(0.0, 0.3))
+                process.send_signal(signal.SIGKILL)
+            np.save(tmp_path / "media" / "5.npy", np.zeros(3))
+        another_machine(monkeypatch, tmp_path, f"machine{number}")
+        featcache.extract(manifest, "vector", URL, workers=1, shards=f"{number}/2")
+    server.clear()
+    featcache.merge(manifest, "vector", URL)
+    featcache.extract(manifest, "vector", URL, workers=1, renew=True)
+    featcache.extract(manifest, "vector", tmp_path / "plain", workers=1)
+    store = tmp_path / "plain" / "m" / "vector.zarr"
+    assert objects(f"{URL}/m/vector.zarr") == files(store)
+    true = provenance.Record(store).files()
+    assert {row for row, described in record().items() if described not in ("", true[row])} == set()
+    assert sorted(record()) == sorted(true)
+
+
 def test_failed_rows_that_are_mended_and_clips_that_are_appended(server, tmp_path):  # noqa: F811
     first = replace(MANIFEST, clips=MANIFEST.clips[:6])
     for place in (tmp_path / "plain", None):
