@@ -99,8 +99,8 @@ def fetched(url: str, verify: Verify, wanted: Collection[str] | None = None, kee
     for part in chosen.values():
         with suppress(OSError):  # the folder of another user
             os.utime(home() / _key(part))
-    for name, part in chosen.items() if bucket and keep else ():
-        if record := listing.get(beside(name, RECORD)):
+    for name, part in chosen.items():
+        if bucket and keep and (record := listing.get(beside(name, RECORD))):
             _keep_record(bucket, beside(name, RECORD), record, home() / _key(part), keep)
     if bucket:
         _record(url, listing)
