@@ -14,6 +14,7 @@ nothing is joined to such a line.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -87,12 +88,15 @@ def parsed(data: bytes, place: object) -> dict[int, str]:
 def restore(path: Path, data: bytes) -> None:
     """Give a store that was fetched the record that was fetched with it.
 
-    The file of a row without a line is not known, because the time when the row was fetched shows nothing.
+    The file of a row without a line is not known, because the time when the row was fetched shows nothing. A damaged
+    record is kept as it is, for those who need it to report.
     """
-    store = FeatureStore.open(path)
+    store, place = FeatureStore.open(path), Record(path).path
     if of_files(store):
         made = {int(row): "" for row in np.flatnonzero(np.isin(store.state, MADE))}
-        write_file(Record(path).path, content(made | parsed(data, Record(path).path)), shared=True)
+        with suppress(StoreError):
+            data = content(made | parsed(data, place))
+        write_file(place, data, shared=True)
 
 
 class RecordingWriter:

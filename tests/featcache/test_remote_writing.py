@@ -354,6 +354,12 @@ def test_the_record_does_not_belong_to_a_store(server, tmp_path):  # noqa: F811
     local(URL)
     assert server.counted() == 2
     assert featcache.info(f"{URL}/m/vector.zarr")["fingerprint"] == before["fingerprint"]
+    Bucket(URL).put("m/.vector.zarr.files", b"\nthis is no record")
+    local(URL)
+    (problem,) = (problem for problems in featcache.check(URL).values() for problem in problems)
+    assert "this is no record" in problem
+    with pytest.raises(StoreError, match=r"\.vector\.zarr\.files is damaged.*this is no record"):
+        featcache.extract(sources(tmp_path / "media"), "vector", URL, workers=1)
 
 
 def test_rows_whose_files_were_not_recorded_are_of_unknown_files(server, monkeypatch, tmp_path):  # noqa: F811
