@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ import numpy as np
 
 from featcache import schema, sums
 from featcache.errors import StoreError
-from featcache.files import FULL, locked, make_folder, making_folder, remove_folder, write_file
+from featcache.files import FULL, locked, making_folder, remove_folder, write_file
 from featcache.remote.bucket import OFFLINE, Bucket, Entry, room
 from featcache.remote.urls import beside, fetching, is_copy
 
@@ -231,7 +232,7 @@ def _link(place: Path, target: Path) -> None:
 
 def _check_room(url: str, missing: dict[str, Listing]) -> None:
     """Raise StoreError if the disk of the cache has no room for these objects."""
-    make_folder(home())
+    home().mkdir(parents=True, exist_ok=True)
     parts = [part for part in missing.values() if not (home() / _key(part)).exists()]
     total = sum(entry.size for part in parts for entry in part.values())
     if total > (free := shutil.disk_usage(home()).free):
@@ -249,11 +250,14 @@ def _place(url: str) -> Path:
 
 
 def _record(url: str, listing: Listing) -> None:
-    """Write the listing of a URL, unless it is the recorded one or the disk cannot be written to."""
-    data = json.dumps(asdict(_Recorded(url, listing))).encode()
+    """Write the listing of a URL, unless it is the recorded one or the disk cannot be written to. It is not synced."""
+    data, place = json.dumps(asdict(_Recorded(url, listing))).encode(), _place(url)
     with suppress(OSError):
-        if not _place(url).exists() or _place(url).read_bytes() != data:
-            write_file(_place(url), data, shared=True)
+        if not place.exists() or place.read_bytes() != data:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            scratch = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+            scratch.write_bytes(data)
+            scratch.replace(place)
 
 
 def _recorded(url: str) -> Listing:
