@@ -129,7 +129,8 @@ def making_folder(folder: Path, *, replace: bool = False, durable: bool = True) 
             if old.exists() and not folder.exists():
                 os.replace(old, folder)
             raise
-        sync_folder(folder.parent)
+        if durable:
+            sync_folder(folder.parent)
 
 
 def _rename(scratch: Path, folder: Path, old: Path | None) -> None:

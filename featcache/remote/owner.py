@@ -1,8 +1,8 @@
 """The owner of a remote store: one small object, so that two machines do not write the store at the same time.
 
-The object names the machine and the process, and holds the token of the work folder that the store was written from.
-It stays when the writer has finished, marked as free. So its token shows where the newest rows are: in the work folder
-of that token, or else in the remote store.
+The object names the machine, the process, and the token of its work folder. It stays when the writer has finished,
+marked as free. It also has the token of the work folder with the newest rows. To a writer of another work folder, the
+newest rows are those of the remote store.
 """
 
 import json
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from featcache import schema
 from featcache.errors import StoreError
 from featcache.remote.bucket import Bucket
+from featcache.remote.urls import beside
 
 STALE = 600.0  #: seconds without a sign of life, after which another machine may take a store over
 REFRESH = 60.0  #: seconds between two signs of life
@@ -22,7 +23,8 @@ REFRESH = 60.0  #: seconds between two signs of life
 
 @dataclass(frozen=True)
 class _Holder:
-    token: str
+    token: str  #: of the work folder of the writer
+    newest: str  #: token of the work folder that agrees with the remote store, "" for none
     host: str
     pid: int
     free: bool
@@ -34,12 +36,11 @@ class Owner:
 
     def __init__(self, bucket: Bucket, name: str, token: str) -> None:
         self._bucket, self._store, self._token = bucket, name, token
-        folder, _, own = name.rpartition("/")
-        self._name = f"{folder}/.{own}.writer.json" if folder else f".{own}.writer.json"
+        self._name, self._newest = beside(name, "writer.json"), ""
         self._version, self._refreshed = "", 0.0
 
     def take(self) -> bool:
-        """Become the owner. Return True if this work folder was the last one that wrote the store.
+        """Become the owner. Return True if this work folder has the newest rows of the store.
 
         StoreError while another process is the owner, unless it has shown no sign of life for ten minutes. A process of
         the same work folder, which the caller has locked, has been killed.
@@ -60,8 +61,15 @@ class Owner:
                 f"{self._bucket.url}/{self._store} is being written by process {holder.pid} on {holder.host}; wait for "
                 f"it or stop it, because it is taken over only {STALE / 60:.0f} minutes after its last sign of life"
             )
+        self._newest = holder.newest
         self._swap(version, free=False)
-        return holder.token == self._token
+        return holder.newest == self._token
+
+    def agree(self) -> None:
+        """Record that this work folder has the newest rows."""
+        if self._newest != self._token:
+            self._newest = self._token
+            self._swap(self._version, free=False)
 
     def refresh(self) -> None:
         """Show a sign of life if the last one is a minute old; StoreError if another process has become the owner."""
@@ -79,7 +87,7 @@ class Owner:
             raise self._taken()
 
     def _data(self, *, free: bool) -> bytes:
-        holder = _Holder(self._token, socket.gethostname(), os.getpid(), free, time.time())
+        holder = _Holder(self._token, self._newest, socket.gethostname(), os.getpid(), free, time.time())
         return json.dumps(asdict(holder)).encode()
 
     def _taken(self) -> StoreError:

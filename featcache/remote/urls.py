@@ -6,11 +6,14 @@
 
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from featcache.arguments import PathLike
 from featcache.errors import ArgumentsError
+from featcache.progress import Opens, Progress, silent
 
+_bars: list[Opens] = []  #: opens the progress bar of a store that is fetched; none without a command line
 _copies: dict[str, str] = {}  #: folder of the cache -> the URL whose copy it is, in this process
 SCHEMES = ("s3", "gs", "az")  #: schemes that obstore reads, and whose stores have conditional writes
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/])")  # pathlib folds two slashes into one
@@ -30,9 +33,29 @@ def on_disk(given: PathLike, option: str) -> Path:
     return Path(given)
 
 
+def beside(name: str, ending: str) -> str:
+    """Return the name of an object that belongs to a store and is next to it: .NAME.zarr and an ending.
+
+    >>> beside("kitchens/hog.zarr", "files")
+    'kitchens/.hog.zarr.files'
+    """
+    folder, slash, own = name.rpartition("/")
+    return f"{folder}{slash}.{own}.{ending}"
+
+
 def shown(given: PathLike) -> str:
     """Return a URL as a user writes it, or a path as text."""
     return url_of(given) or str(Path(given))
+
+
+def show_fetching(opens: Opens) -> None:
+    """Open progress bars by this function for stores that are fetched from now on."""
+    _bars[:] = [opens]
+
+
+def fetching(url: str) -> AbstractContextManager[Progress]:
+    """Open the progress bar of a store that is fetched; nothing is shown without `show_fetching`."""
+    return _bars[0](f"fetch {url}", "megabyte") if _bars else nullcontext(silent)
 
 
 def is_copy(folder: Path, url: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +37,11 @@ def problems(path: Path, *, fast: bool = False, progress: Progress = silent) -> 
     ] + _unfinished(store)
 
 
-def damage(path: Path, *, fast: bool = False, progress: Progress = silent) -> list[str]:
-    """List the problems of the files that a store's rows are read from; else as `problems`."""
+def damage(path: Path, known: Mapping[str, int] = {}, *, fast: bool = False, progress: Progress = silent) -> list[str]:
+    """List the problems of the files that a store's rows are read from; else as `problems`.
+
+    known: file -> its crc32c, of files that need not be read.
+    """
     if archive.is_archive(path):
         return archive.problems(path, fast=fast, progress=progress)
     if _lease.is_locked(path):  # during a commit a check has no meaning
@@ -52,7 +56,7 @@ def damage(path: Path, *, fast: bool = False, progress: Progress = silent) -> li
     blocks = committed(path, store.layout)
     for done, block in enumerate(blocks):
         progress(done, len(blocks))
-        if wrong := digests.damaged(path, block, store.layout, fast=fast):
+        if wrong := digests.damaged(path, block, store.layout, fast=fast, known=known):
             messages.append(f"{wrong}; `featcache repair` makes its clips pending again")
     progress(len(blocks), len(blocks))
     return messages

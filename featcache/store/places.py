@@ -4,13 +4,17 @@
 PosixPath('stores')
 """
 
+import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 from featcache.arguments import PathLike
+from featcache.remote.bucket import Bucket
 from featcache.remote.cache import fetched
 from featcache.remote.urls import url_of
 from featcache.store.check import damage
+from featcache.store.provenance import restore
 
 
 def local(given: PathLike, wanted: Collection[str] | None = None) -> Path:
@@ -20,4 +24,12 @@ def local(given: PathLike, wanted: Collection[str] | None = None) -> Path:
     the others are not fetched. None: all of them. StoreError as of `featcache.remote.cache.fetched`.
     """
     url = url_of(given)
-    return fetched(url, damage, wanted) if url else Path(given)
+    return fetched(url, damage, wanted, restore) if url else Path(given)
+
+
+def dtypes_below(url: str, pattern: str) -> dict[str, str]:
+    """Return name -> dtype of the features of each store below a URL whose name matches; one request for each."""
+    bucket, array = Bucket(url), "/features/zarr.json"
+    names = [name.removesuffix(array) for name in bucket.listing() if name.endswith(array)]
+    found = [name for name in names if re.fullmatch(pattern, name)]
+    return {name: json.loads(bytes(bucket.get(f"{name}{array}")))["data_type"] for name in found}

@@ -4,6 +4,8 @@ r"""The media files that the rows of a store were made from, so that a file that
         ROW                 the row is being written, so the file of its features is not known
         ROW SIZE TIME DIGEST    the row was made from a file in this state; without DIGEST if that was not read
 
+The record of a store below a URL is an object of the same name, with one line per row; see `pushing.py`.
+
 Lines are only appended, each in one write: ROW before a row is read, and the state that its file had then after the row
 is kept. So whatever is killed, and whoever else writes, a row never has the line of a file that is newer than that of
 its features. A line that is cut off names no file that exists, at worst of another row. Lines begin with \n, so that
@@ -11,7 +13,8 @@ nothing is joined to such a line.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import StoreError
-from featcache.files import disk_errors, regular
+from featcache.files import disk_errors, regular, write_file
 from featcache.manifest import Manifest
 from featcache.store import _block
 from featcache.store import _format as fmt
@@ -62,17 +65,38 @@ class Record:
     def files(self) -> dict[int, str]:
         """Return row -> "SIZE TIME DIGEST" of its file, "" if that is not known; rows without a line are left out."""
         try:
-            lines = regular(self.path, StoreError).read_text(encoding="ascii", errors="replace").splitlines()
+            return parsed(regular(self.path, StoreError).read_bytes(), self.path)
         except FileNotFoundError:
             return {}
-        found = {}
-        for line in filter(None, lines):
-            if not (match := LINE.fullmatch(line)):
-                raise StoreError(
-                    f"{self.path} is damaged: {line[:80]!a}; remove it, and the store if files were replaced"
-                )
-            found[int(match[1])] = match[2] or ""
-        return found
+
+
+def content(files: Mapping[int, str]) -> bytes:
+    """Return the content of a record with one line per row."""
+    return "".join(f"\n{row} {described}".rstrip(" ") for row, described in sorted(files.items())).encode()
+
+
+def parsed(data: bytes, place: object) -> dict[int, str]:
+    """Return row -> description, as `Record.files` does, of the content of a record. place: named by errors."""
+    found = {}
+    for line in filter(None, data.decode("ascii", errors="replace").splitlines()):
+        if not (match := LINE.fullmatch(line)):
+            raise StoreError(f"{place} is damaged: {line[:80]!a}; remove it, and the store if files were replaced")
+        found[int(match[1])] = match[2] or ""
+    return found
+
+
+def restore(path: Path, data: bytes) -> None:
+    """Give a store that was fetched the record that was fetched with it.
+
+    The file of a row without a line is not known, because the time when the row was fetched shows nothing. A damaged
+    record is kept as it is, for those who need it to report.
+    """
+    store, place = FeatureStore.open(path), Record(path).path
+    if of_files(store):
+        made = {int(row): "" for row in np.flatnonzero(np.isin(store.state, MADE))}
+        with suppress(StoreError):
+            data = content(made | parsed(data, place))
+        write_file(place, data, shared=True)
 
 
 class RecordingWriter:

@@ -7,6 +7,10 @@ The work folder has the journal, so that a killed process loses nothing as long 
 when it is committed: its files, and `state` last, which must be new. So readers see whole blocks only, and a machine
 that is lost loses the rows after its last whole block. Whole stores are pushed when the block ends.
 
+The record of the media files (`provenance.py`) is an object, too. It is pushed after blocks, and has lines for rows of
+pushed blocks only. So whatever is killed, a row there never has the line of a file that is newer than that of its
+features.
+
 If the store was last written from another work folder, such as that of a lost machine, the local store is fetched again
 before anything is written; see `featcache/remote/owner.py`.
 """
@@ -26,12 +30,13 @@ from featcache.errors import FeatcacheError, StoreError
 from featcache.files import claimed, make_folder, remove_folder, write_file
 from featcache.manifest import Manifest
 from featcache.remote.bucket import Bucket
-from featcache.remote.cache import Listing, below, fetch, home
+from featcache.remote.cache import RECORD, Listing, below, fetch, home
 from featcache.remote.owner import Owner
-from featcache.remote.urls import url_of
+from featcache.remote.urls import beside, url_of
 from featcache.store import _format as fmt
 from featcache.store import digests
 from featcache.store.check import damage
+from featcache.store.provenance import Record, content, parsed, restore
 from featcache.store.reader import committed, open_unchecked
 
 PAUSE = 1.0  #: seconds between two looks for committed blocks
@@ -43,9 +48,9 @@ MANIFEST = "manifest.csv"
 def working(stores: PathLike, manifest: str, names: Sequence[str]) -> Iterator[Path]:
     """Give the local folder of all stores to write to: `stores` itself, or the work folder of a URL.
 
-    names: the stores of the manifest that will be written. Of a URL, their committed blocks are pushed by a thread
-    while the block runs, and the rest when it ends. StoreError if another process writes one of them, or if they cannot
-    be pushed; what is written stays in the work folder.
+    manifest: the folder in it, such as kitchens or kitchens/.shards/0-of-4. names: the stores that will be written.
+    Their committed blocks are pushed to a URL by a thread while the block runs, and the rest when it ends. StoreError
+    if another process writes one of them, or if they cannot be pushed; what is written stays in the work folder.
     """
     url = url_of(stores)
     if not url:
@@ -63,8 +68,9 @@ def working(stores: PathLike, manifest: str, names: Sequence[str]) -> Iterator[P
             owners.append(owner := Owner(bucket, store, _token(root)))
             newest = owner.take()
             stack.callback(_released, owner)
-            pushers.append(_Pusher(bucket, root / store, store, below(listing, store)))
+            pushers.append(_Pusher(bucket, root / store, store, listing))
             pushers[-1].begin(newest)
+            owner.agree()
             if not newest and f"{manifest}/{MANIFEST}" in listing:
                 write_file(root / manifest / MANIFEST, bytes(bucket.get(f"{manifest}/{MANIFEST}")))
         with _Thread(bucket, root, manifest, pushers, owners) as thread:
@@ -143,8 +149,11 @@ class _Pusher:
 
     def __init__(self, bucket: Bucket, folder: Path, name: str, listing: Listing) -> None:
         self._bucket, self._folder, self._name = bucket, folder, name
-        self._listing = listing
-        self._objects = set(listing)
+        self._listing = below(listing, name)
+        self._objects, self._record = set(self._listing), beside(name, RECORD)
+        self._recorded = dict[int, str]()  #: row -> description, of the record that was pushed
+        if self._record in listing:
+            self._recorded = parsed(bytes(bucket.get(self._record)), f"{bucket.url}/{self._record}")
         self._sums = self._group = b""  #: contents of SHA256SUMS and zarr.json that were pushed
         self._blocks = dict[int, bytes]()  #: block that was pushed -> its digest
 
@@ -157,6 +166,7 @@ class _Pusher:
             if self._folder.exists():
                 remove_folder(self._folder)
             fetch(self._bucket, self._name, self._listing, self._folder, damage)
+            restore(self._folder, content(self._recorded))
         self._sums, self._group = self._get(fmt.SUMS), self._get("zarr.json")
         if self._group != fmt.read_bytes(self._folder / "zarr.json"):  # it was being made again: `push` replaces it
             return
@@ -177,7 +187,7 @@ class _Pusher:
                 return
             if fmt.read_bytes(self._folder / fmt.SUMS) != self._sums:
                 self._push_fixed()
-            layout = open_unchecked(self._folder).layout
+            layout, before = open_unchecked(self._folder).layout, dict(self._blocks)
             for block in committed(self._folder, layout) if self._sums else ():
                 with suppress(FileNotFoundError):
                     digest = fmt.read_bytes(self._folder / layout.file(block, "digest"))
@@ -187,6 +197,21 @@ class _Pusher:
                         self._push_block(block, layout, digest)
                     elif last:
                         raise StoreError(f"{self._folder}: {wrong}; `featcache repair` makes its clips pending again")
+            if last or self._blocks != before:
+                self._push_record(layout)
+
+    def _push_record(self, layout: fmt.Layout) -> None:
+        """Push the record's lines for the pushed blocks; a block that is being written again keeps its older lines."""
+        record = Record(self._folder).files()  # read first: what is appended from now on may be of newer rows
+        files = dict[int, str]()
+        for block, digest in self._blocks.items():
+            journal, path = self._folder / "journal" / f"{block}.log", self._folder / layout.file(block, "digest")
+            same = not journal.exists() and path.exists() and fmt.read_bytes(path) == digest
+            known = record if same else self._recorded
+            files |= {row: known[row] for row in layout.span(block) if row in known}
+        if (data := content(files)) != content(self._recorded):
+            self._bucket.put(self._record, data)
+            self._recorded = files
 
     def _push_fixed(self) -> None:
         fixed = {name: fmt.read_bytes(self._folder / name) for name in (*fmt.FIXED_FILES, fmt.SUMS)}
@@ -221,6 +246,9 @@ class _Pusher:
         """Delete all objects of the store, `state` first, so that no reader takes what is left for whole blocks."""
         self._delete(*sorted(self._objects, key=lambda name: (not name.startswith("state/c/"), name)))
         self._blocks.clear()
+        if self._recorded:
+            self._bucket.delete(self._record)
+            self._recorded.clear()
 
     def _get(self, name: str) -> bytes:
         return bytes(self._bucket.get(f"{self._name}/{name}"))

@@ -19,7 +19,7 @@ from featcache.errors import ArgumentsError, FeatcacheError
 from featcache.files import FULL, NO_LOCKS
 from featcache.machine import cores
 from featcache.progress import Bar
-from featcache.remote.urls import url_of, with_urls
+from featcache.remote.urls import show_fetching, url_of, with_urls
 from featcache.stopping import Stopped, stoppable
 from featcache.wording import visible
 from pipelines.cli._completion import entries
@@ -103,6 +103,7 @@ class Commands(click.Group):
         if ctx.parent is None:
             _open_streams()
             warnings.formatwarning = _warning_line
+            show_fetching(progress_bar)
         try:
             return super().invoke(ctx)
         except Stopped:  # click would print "Aborted!"; `stoppable` prints the last words

@@ -107,7 +107,7 @@ def extract(manifest: Path, extractors: tuple[str, ...], stores: Path, **options
 @click.command()
 @click.argument("manifest", type=PATH)
 @click.argument("extractors", nargs=-1, shell_complete=entries("extractor"))
-@click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
+@click.option("--stores", type=PLACE, default="stores", show_default=True, help="Folder of all stores, or its URL.")
 def merge(manifest: Path, extractors: tuple[str, ...], stores: Path) -> None:
     """Make whole stores of the parts that `featcache extract --shards I/N` has made.
 
@@ -118,8 +118,9 @@ def merge(manifest: Path, extractors: tuple[str, ...], stores: Path) -> None:
     After an interruption, run the same command to resume. The exit code is 1 if a clip has failed.
 
     \b
-    Example:
+    Examples:
       featcache merge demo/videos/kitchens.csv hog logmel --stores demo/stores
+      featcache merge videos.csv i3d-rgb --stores s3://bucket/stores
     """
     from pipelines.commands.extract import merge as run
 

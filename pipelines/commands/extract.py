@@ -4,14 +4,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from featcache.arguments import Pairs, PathLike, manifest_of, numeric, one_of, several, some, worker_count
 from featcache.cluster import check_engine, connected, gpus_of, room
+from featcache.errors import StoreError
 from featcache.extractors import Extractor, Runtime, store_of
 from featcache.machine import cores
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
-from featcache.remote.urls import on_disk, url_of
+from featcache.remote.cache import NothingThereError
+from featcache.remote.urls import url_of
+from featcache.store.places import local
 from featcache.store.pushing import working
 from featcache.windows import Plan
 from pipelines.extraction.devices import Devices
@@ -20,9 +24,10 @@ from pipelines.extraction.extract import AUTO, Extraction
 from pipelines.extraction.extract import extract as fill
 from pipelines.extraction.extractors import Order, order_of
 from pipelines.extraction.merging import merge as merge_parts
-from pipelines.extraction.shards import Shard, part_of
+from pipelines.extraction.shards import PARTS, Shard, part_of, stores_of_parts
 from pipelines.settings import Words, as_words
 
+PUSHED = "pushed to {}; the local copy is a work folder"
 CHOICES = {
     "dtype": ("auto", "float16", "float32"),
     "precision": ("fp32", "bf16", "fp16"),
@@ -111,13 +116,14 @@ def _extracted(
     if not ours.clips:
         return Extraction(notes=[f"part {shard} has none of the clips"])
     with place(order, ours, plan) as (frozen, engines, facts):
-        place_of_stores = on_disk(stores, "--stores with --shards") if shard else stores
-        with working(place_of_stores, clips.name, [extractor.store for extractor in frozen]) as folder:
-            part = part_of(clips, frozen, folder / clips.name, shard, plan, dtype)
+        url, home = url_of(stores), Path(clips.name)
+        place_of_part = str(shard.folder(home) if shard else home)
+        with working(stores, place_of_part, [extractor.store for extractor in frozen]) as folder:
+            part = part_of(clips, frozen, folder / home, shard, plan, dtype, url and f"{url}/{home}")
             options = {"dtype": part.dtype, "engines": engines, "facts": facts, "folder": part.folder}
             outcome = run(part.clips, frozen, folder, plan=plan, **options)
-    if url := url_of(stores):
-        outcome.notes.append(f"pushed to {url}/{clips.name}; the local copy is a work folder")
+    if url:
+        outcome.notes.append(PUSHED.format(f"{url}/{place_of_part}"))
     return outcome
 
 
@@ -168,11 +174,27 @@ def merge(
     extracted. A repeated merge does what is left.
 
     manifest: a manifest, or the path of its file. extractors: one or several names (default: all that have parts).
-    stores: folder of all stores. progress: True for a bar, or a callback (rows done, all).
+    stores: folder of all stores, or its URL. progress: True for a bar, or a callback (rows done, all).
 
     Returns the stores and notes. Raises StoreError if parts are missing, unfinished, damaged, or do not fit each other
     or the manifest; nothing is written then.
     """
     clips, names = manifest_of(manifest), [store_of(name) for name in several(extractors)]
-    with reporting(progress, f"merge {', '.join(names)}".strip(), "clip") as report:
-        return merge_parts(clips, names, on_disk(stores, "--stores"), report)
+    url = url_of(stores)
+    there = _parts_below(f"{url}/{clips.name}") if url else None
+    with (
+        working(stores, clips.name, names or (stores_of_parts(there) if there else [])) as folder,
+        reporting(progress, f"merge {', '.join(names)}".strip(), "clip") as report,
+    ):
+        outcome = merge_parts(clips, names, folder, report, there)
+    if url:
+        outcome.notes.append(PUSHED.format(f"{url}/{clips.name}"))
+    return outcome
+
+
+def _parts_below(url: str) -> Path:
+    """Fetch the parts below a URL, and return the folder that has them."""
+    try:
+        return local(f"{url}/{PARTS}").parent
+    except NothingThereError:
+        raise StoreError(f"{url} has no parts; `featcache extract` with --shards i/n makes them") from None

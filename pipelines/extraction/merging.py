@@ -37,10 +37,17 @@ class _Whole:
         return next(iter(self.parts.values()))
 
 
-def merge(manifest: Manifest, names: Sequence[str], stores: Path, progress: Progress = silent) -> Extraction:
+def merge(
+    manifest: Manifest,
+    names: Sequence[str],
+    stores: Path,
+    progress: Progress = silent,
+    there: Path | None = None,
+) -> Extraction:
     """Make the stores of these names from the parts of all shards, and write the manifest next to them.
 
-    names: of stores; none for all that have parts. Rows that a store has already stay, except that failed ones are
+    names: of stores; none for all that have parts. there: the folder with the parts (default: that of the manifest in
+    `stores`). Rows that a store has already stay, except that failed ones are
     replaced when their part differs. An interrupted merge is continued. The parts stay as they are.
     progress: called as progress(done, total) with the rows of all stores.
     Raises StoreError before anything is written if parts are missing, unfinished or damaged, or differ.
@@ -48,9 +55,10 @@ def merge(manifest: Manifest, names: Sequence[str], stores: Path, progress: Prog
     home, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
     check_folder(home, manifest)
     check_sources(home, manifest)
-    if not (names or (names := stores_of_parts(home))):
+    there = there or home
+    if not (names or (names := stores_of_parts(there))):
         raise StoreError(f"{home} has no parts; `featcache extract` with --shards i/n makes them")
-    wholes = {name: _whole(home, name, manifest) for name in names}
+    wholes = {name: _whole(home, there, name, manifest) for name in names}
     done, total = 0, len(manifest) * len(wholes)
 
     def report(before: int, rows: int, of: int) -> None:
@@ -67,21 +75,21 @@ def merge(manifest: Manifest, names: Sequence[str], stores: Path, progress: Prog
     return outcome
 
 
-def _whole(home: Path, name: str, manifest: Manifest) -> _Whole:
+def _whole(home: Path, there: Path, name: str, manifest: Manifest) -> _Whole:
     """Open the parts of a store; StoreError unless they are finished, fit each other and have all clips."""
-    found = parts(home, name)
+    found = parts(there, name)
     if not found:
-        there = first(stores_of_parts(home)) or "none"
-        raise StoreError(f"{home / PARTS} has no parts of {name}; there are parts of: {there}")
+        others = first(stores_of_parts(there)) or "none"
+        raise StoreError(f"{there / PARTS} has no parts of {name}; there are parts of: {others}")
     if len(counts := sorted({shard.of for shard in found})) > 1:
         raise StoreError(
-            f"{home / PARTS} has parts of {name} of {' and of '.join(map(str, counts))} shards; remove those of all "
+            f"{there / PARTS} has parts of {name} of {' and of '.join(map(str, counts))} shards; remove those of all "
             "numbers of shards but one"
         )
     needed = {shard_of(clip.clip_id, counts[0]) for clip in manifest}
     if missing := sorted(needed - set(found)):
         raise StoreError(
-            f"{home / PARTS} lacks {len(missing)} of {len(needed)} parts of {name}; run `featcache extract` with "
+            f"{there / PARTS} lacks {len(missing)} of {len(needed)} parts of {name}; run `featcache extract` with "
             f"--shards {first(map(str, missing))}"
         )
     opened = {shard: FeatureStore.open(path) for shard, path in found.items()}

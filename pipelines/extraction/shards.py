@@ -4,7 +4,7 @@ The part of shard i of n is a folder of stores of its own, STORES/MANIFEST/.shar
 `merging.merge` makes the whole stores of the parts. A clip stays in its shard when clips are appended to the manifest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -13,8 +13,10 @@ from zlib import crc32
 from featcache.errors import ArgumentsError
 from featcache.extractors import Extractor
 from featcache.manifest import Manifest
+from featcache.remote.cache import NothingThereError
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.copying import Place, copy
+from featcache.store.places import dtypes_below, local
 from featcache.store.provenance import Files, replaced
 from featcache.store.sources import check_sources
 from featcache.store.writer import check_folder, set_aside, stored_dtype
@@ -91,31 +93,55 @@ class Part(NamedTuple):
 
 
 def part_of(
-    manifest: Manifest, extractors: Sequence[Extractor], home: Path, shard: Shard | None, plan: Plan, dtype: str
+    manifest: Manifest,
+    extractors: Sequence[Extractor],
+    home: Path,
+    shard: Shard | None,
+    plan: Plan,
+    dtype: str,
+    url: str = "",
 ) -> Part:
-    """Return the part of a shard, or the whole without one; a part gets the rows that the stores in `home` have.
+    """Return the part of a shard, or the whole without one; a part gets the rows that the whole stores have.
 
+    home: folder of the stores, and of their parts. url: of the folder that `home` is the work folder of; the whole
+    stores, and the dtypes of the other parts, are read from there.
     With the dtype `auto` all parts of a store have one dtype: float32, if a value of one of them needs it.
-    Raises StoreError, as `extract` does, if the stores in `home` were made from other clips, other files or by another
+    Raises StoreError, as `extract` does, if the whole stores were made from other clips, other files or by another
     recipe, and ConfigError if no clip has a source.
     """
     check_readable(manifest, extractors)
     if shard is None:
         return Part(manifest, home, dtype)
-    check_folder(home, manifest)
-    check_sources(home, manifest)
+    whole = _whole(home, url, [extractor.store for extractor in extractors])
+    check_folder(whole, manifest)
+    check_sources(whole, manifest)
     part, files = Part(shard.clips(manifest), shard.folder(home), dtypes := {}), Files()
+    there = dtypes_below(f"{url}/{PARTS}", rf"\d+-of-{shard.of}/.+") if url and dtype == AUTO else {}
     for extractor in extractors if part.clips.clips else ():
-        dtypes[extractor.name] = _dtype(home, shard, extractor.store, dtype)
-        replaced(home / f"{extractor.store}.zarr", manifest, files, settle=True)  # its record is copied with its rows
-        _take(extractor, home, part.folder, part.clips, plan, dtype, dtypes[extractor.name])
+        store = f"{extractor.store}.zarr"
+        others = [path for other, path in parts(home, extractor.store).items() if other.of == shard.of]
+        stored = {stored_dtype(path) for path in (whole / store, *others)}
+        stored |= {found for name, found in there.items() if name.endswith(f"/{store}")}
+        dtypes[extractor.name] = _dtype(home, shard, extractor.store, dtype, stored)
+        replaced(whole / store, manifest, files, settle=True)  # its record is copied with its rows
+        _take(extractor, whole, part.folder, part.clips, plan, dtype, dtypes[extractor.name])
     return part
 
 
-def _dtype(home: Path, shard: Shard, store: str, dtype: str) -> str:
-    """Return the dtype of a part, and set its float16 store aside if another part needs float32."""
-    paths = [home / f"{store}.zarr", *(path for other, path in parts(home, store).items() if other.of == shard.of)]
-    if dtype != AUTO or "float32" not in map(stored_dtype, paths):
+def _whole(home: Path, url: str, names: Sequence[str]) -> Path:
+    """Return the folder with the whole stores of these names, as far as they are there; that of a URL is its copy."""
+    try:
+        return local(url, {"manifest.csv", *(f"{name}.zarr" for name in names)}) if url else home
+    except NothingThereError:
+        return home / PARTS  # which has none
+
+
+def _dtype(home: Path, shard: Shard, store: str, dtype: str, stored: Collection[str]) -> str:
+    """Return the dtype of a part, and set its float16 store aside if another part needs float32.
+
+    stored: dtypes of the whole store and of all parts.
+    """
+    if dtype != AUTO or "float32" not in stored:
         return dtype
     if stored_dtype(own := shard.folder(home) / f"{store}.zarr") == "float16":
         set_aside(own, "float16")

@@ -1,5 +1,6 @@
 """Stores in object storage, against moto's S3 server on loopback: they equal local ones, faults and all."""
 
+import contextlib
 import errno
 import json
 import os
@@ -18,7 +19,7 @@ import featcache
 import pipelines
 from featcache.errors import ConfigError, StoreError
 from featcache.remote import bucket as buckets
-from featcache.remote import cache
+from featcache.remote import cache, urls
 from featcache.remote.bucket import Bucket, reason
 from featcache.remote.urls import url_of
 from featcache.store import archive
@@ -123,6 +124,43 @@ def test_a_change_of_one_store_fetches_that_store(server, remote):
     server.clear()
     assert files(local(URL)) == files(remote)
     assert server.counted() == 1 + len(files(remote / "toy" / "extra.zarr"))
+
+
+@pytest.mark.slow
+def test_stores_that_are_deleted_from_the_cache_are_fetched_again(server, remote, monkeypatch):
+    local(URL)
+    folders = [path for path in cache.home().iterdir() if (path / "zarr.json").exists()]
+    for folder in folders:
+        os.utime(folder, (0, 0))
+    local(URL, {"toy/hog.zarr"})
+    (unused,) = (folder for folder in folders if not folder.stat().st_mtime)
+    shutil.rmtree(unused)
+    server.clear()
+    assert files(local(URL)) == files(remote)
+    assert server.counted() == 1 + len(files(remote / "toy" / "hof.zarr"))
+    with monkeypatch.context() as patch:
+        patch.setenv("FEATCACHE_OFFLINE", "1")
+        shutil.rmtree(folders[0])
+        with pytest.raises(StoreError, match="FEATCACHE_OFFLINE.*not in the cache"):
+            local(URL)
+
+
+@pytest.mark.slow
+def test_fetching_shows_its_progress(server, remote, monkeypatch):
+    seen = []
+
+    @contextlib.contextmanager
+    def opens(title, unit):
+        yield lambda done, total: seen.append((title, done, total))
+
+    monkeypatch.setattr(urls, "_bars", [])
+    urls.show_fetching(opens)
+    Bucket(URL).put("toy/manifest.csv", bytes(3_000_000))
+    local(URL)
+    assert {title for title, *_ in seen} == {
+        f"fetch {URL}/toy/{name}" for name in ("hof.zarr", "hog.zarr", "manifest.csv")
+    }
+    assert seen[-1] == (f"fetch {URL}/toy/manifest.csv", 3, 3)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,14 +20,16 @@ import pipelines
 from featcache.errors import BusyError, ConfigError, StoreError
 from featcache.remote import cache, owner
 from featcache.remote.bucket import Bucket
-from featcache.store import pushing
+from featcache.store import provenance, pushing
 from featcache.store.places import local
 from featcache.store.pushing import working
 from pipelines.cli import main
+from pipelines.extraction.shards import Shard
 from tests.conftest import ROOT
 from tests.featcache.test_remote import files, server, service  # noqa: F401 (fixtures)
 from tests.helpers.remote_writer import MANIFEST, RECIPE, ROWS, write
 from tests.helpers.stores import small_blocks
+from tests.pipelines.test_shards import sources
 
 pytestmark = pytest.mark.slow
 URL = "s3://bucket/stores"
@@ -166,6 +169,57 @@ def test_a_stale_work_folder_is_fetched_again(server, plain, monkeypatch, tmp_pa
     equal(plain)
 
 
+def test_a_stale_work_folder_stays_stale_if_it_is_killed_first(server, plain, monkeypatch, tmp_path):  # noqa: F811
+    extract(stop_after=10)
+    mine = os.environ["FEATCACHE_STORES"]
+    another_machine(monkeypatch, tmp_path)
+    extract(stop_after=5)
+    monkeypatch.setenv("FEATCACHE_STORES", mine)
+    with monkeypatch.context() as patch:
+        patch.setattr(pushing, "remove_folder", lambda _: signal.default_int_handler(2, None))
+        with pytest.raises(KeyboardInterrupt):
+            extract()
+    assert extract() == 22 - 12
+    equal(plain)
+
+
+def test_parts_that_are_killed_are_resumed_by_other_machines(server, monkeypatch, tmp_path):  # noqa: F811
+    """At random moments; a file is replaced in between, and its row has old features until it is renewed."""
+    manifest, chance = sources(tmp_path / "media"), random.Random(1)
+    manifest.write(tmp_path / "media" / "m.csv")
+    faulty(server)
+    code = (
+        "import sys, time, featcache\n"
+        "from featcache.store import _format, pushing\n"
+        "_format.Layout.block_rows, _format.Layout.chunk_rows, pushing.PAUSE = 4, 1, 0.02\n"
+        "wait = lambda done, total: time.sleep(0.05)\n"
+        "featcache.extract(sys.argv[1], 'vector', sys.argv[2], workers=1, shards=sys.argv[3], progress=wait)\n"
+    )
+    for number in range(2):
+        for attempt in range(2):
+            another_machine(monkeypatch, tmp_path, f"machine{number}{attempt}")
+            monkeypatch.setattr(owner, "STALE", -1.0)
+            command = [sys.executable, "-c", code, str(tmp_path / "media" / "m.csv"), URL, f"{number}/2"]
+            before = len(server.requests)
+            with subprocess.Popen(command, cwd=ROOT, env=dict(os.environ)) as process:
+                while not [r for r in server.requests[before:] if "/state/c/" in r.path] and process.poll() is None:
+                    time.sleep(0.01)
+                time.sleep(chance.uniform(0.0, 0.3))
+                process.send_signal(signal.SIGKILL)
+            np.save(tmp_path / "media" / "5.npy", np.zeros(3))
+        another_machine(monkeypatch, tmp_path, f"machine{number}")
+        featcache.extract(manifest, "vector", URL, workers=1, shards=f"{number}/2")
+    server.clear()
+    featcache.merge(manifest, "vector", URL)
+    featcache.extract(manifest, "vector", URL, workers=1, renew=True)
+    featcache.extract(manifest, "vector", tmp_path / "plain", workers=1)
+    store = tmp_path / "plain" / "m" / "vector.zarr"
+    assert objects(f"{URL}/m/vector.zarr") == files(store)
+    true = provenance.Record(store).files()
+    assert {row for row, described in record().items() if described not in ("", true[row])} == set()
+    assert sorted(record()) == sorted(true)
+
+
 def test_failed_rows_that_are_mended_and_clips_that_are_appended(server, tmp_path):  # noqa: F811
     first = replace(MANIFEST, clips=MANIFEST.clips[:6])
     for place in (tmp_path / "plain", None):
@@ -260,3 +314,142 @@ def test_the_work_folder_has_the_journal(server):  # noqa: F811
     assert list((cache.home() / "work").rglob("journal/1.log"))
     assert not [name for name in objects() if "journal" in name]
     assert np.isin(featcache.FeatureStore.open(Path(local(STORE))).state[4:], 0).all()
+
+
+def record():
+    """Row -> description, of the record below the URL."""
+    return provenance.parsed(bytes(Bucket(URL).get("m/.vector.zarr.files")), "record")
+
+
+def test_replaced_files_are_named_on_another_machine(server, monkeypatch, tmp_path):  # noqa: F811
+    manifest = sources(tmp_path / "media")
+    featcache.extract(manifest, "vector", URL, workers=1)
+    expected = record()
+    assert sorted(expected) == list(range(len(manifest)))
+    assert all(expected.values())
+    np.save(tmp_path / "media" / "5.npy", np.zeros(3))
+    another_machine(monkeypatch, tmp_path)
+    (note,) = (note for note in featcache.extract(manifest, "vector", URL, workers=1).notes if "--renew" in note)
+    assert "1 clip " in note
+    assert "'c5'" in note
+    (problem,) = (problem for problems in featcache.check(URL).values() for problem in problems)
+    assert "'c5'" in problem
+    another_machine(monkeypatch, tmp_path, "third")
+    done = featcache.extract(manifest, "vector", URL, workers=1, renew=True)
+    assert done.clips == 1
+    assert {row for row, described in record().items() if described != expected[row]} == {5}
+    another_machine(monkeypatch, tmp_path, "fourth")
+    done = featcache.extract(manifest, "vector", URL, workers=1)
+    assert not [note for note in done.notes if "--renew" in note]
+    assert not done.stores["vector"].features[5].any()
+    assert not any(featcache.check(URL).values())
+
+
+def test_the_record_does_not_belong_to_a_store(server, tmp_path):  # noqa: F811
+    featcache.extract(sources(tmp_path / "media"), "vector", URL, workers=1)
+    before = featcache.info(f"{URL}/m/vector.zarr")
+    local(URL)
+    Bucket(URL).put("m/.vector.zarr.files", b"\n0")
+    server.clear()
+    local(URL)
+    assert server.counted() == 2
+    assert featcache.info(f"{URL}/m/vector.zarr")["fingerprint"] == before["fingerprint"]
+    Bucket(URL).put("m/.vector.zarr.files", b"\nthis is no record")
+    local(URL)
+    (problem,) = (problem for problems in featcache.check(URL).values() for problem in problems)
+    assert "this is no record" in problem
+    with pytest.raises(StoreError, match=r"\.vector\.zarr\.files is damaged.*this is no record"):
+        featcache.extract(sources(tmp_path / "media"), "vector", URL, workers=1)
+
+
+def test_rows_whose_files_were_not_recorded_are_of_unknown_files(server, monkeypatch, tmp_path):  # noqa: F811
+    """As after a kill between the push of a block and that of the record."""
+    manifest = sources(tmp_path / "media")
+    featcache.extract(manifest, "vector", URL, workers=1)
+    some = {row: described for row, described in record().items() if row not in (3, 4)}
+    Bucket(URL).put("m/.vector.zarr.files", provenance.content(some))
+    another_machine(monkeypatch, tmp_path)
+    (note,) = (note for note in featcache.extract(manifest, "vector", URL, workers=1).notes if "--renew" in note)
+    assert re.search(r"2 clips .*'c3'.*'c4'", note)
+    assert featcache.extract(manifest, "vector", URL, workers=1, renew=True).clips == 2
+
+
+def test_a_block_that_is_written_again_keeps_its_lines_until_it_is_pushed(server, tmp_path):  # noqa: F811
+    extract(stop_after=9)
+    (folder,) = (cache.home() / "work").glob("*/stores")
+    store = folder / "toy" / "hog.zarr"
+    old, new = (dict.fromkeys(range(9), f"{size} 1 a") for size in (1, 2))
+    provenance.Record(store).append(*(f"{row} {text}" for row, text in old.items()))
+    pusher = pushing._Pusher(Bucket(URL), store, "toy/hog.zarr", Bucket(URL).listing())
+    pusher.begin(True)
+    pusher.push(last=True)
+    pushed = provenance.parsed(bytes(Bucket(URL).get("toy/.hog.zarr.files")), "record")
+    assert pushed == {row: old[row] for row in range(8)}
+    (store / "journal" / "0.log").touch()
+    provenance.Record(store).append(*(f"{row} {text}" for row, text in new.items()))
+    pusher.push(last=True)
+    pushed = provenance.parsed(bytes(Bucket(URL).get("toy/.hog.zarr.files")), "record")
+    assert pushed == {row: (new if row >= 4 else old)[row] for row in range(8)}
+
+
+def test_parts_of_machines_without_a_common_disk_make_the_store_of_one_process(
+    server,  # noqa: F811
+    monkeypatch,
+    tmp_path,
+):
+    manifest = sources(tmp_path / "media", broken=(3, 17))
+    for number in (2, 0, 3, 1):
+        another_machine(monkeypatch, tmp_path, f"machine{number}")
+        featcache.extract(manifest, "vector", URL, workers=1, shards=f"{number}/4")
+    another_machine(monkeypatch, tmp_path, "head")
+    done = featcache.merge(manifest, (), URL)
+    assert done.clips == len(manifest)
+    featcache.extract(manifest, "vector", tmp_path / "plain", workers=1)
+    store = tmp_path / "plain" / "m" / "vector.zarr"
+    assert objects(f"{URL}/m/vector.zarr") == files(store)
+    assert record() == {
+        row: described for row, described in provenance.Record(store).files().items() if row not in (3, 17)
+    } | {3: "", 17: ""}
+
+
+def test_appended_clips_are_extracted_by_parts_and_merged(server, monkeypatch, tmp_path):  # noqa: F811
+    first, manifest = sources(tmp_path / "media", range(9)), sources(tmp_path / "media")
+    featcache.extract(first, "vector", URL, workers=1)
+    computed = 0
+    for number in range(2):
+        another_machine(monkeypatch, tmp_path, f"machine{number}")
+        computed += featcache.extract(manifest, "vector", URL, workers=1, shards=f"{number}/2").clips
+    assert computed == len(manifest) - len(first)
+    assert featcache.merge(manifest, "vector", URL).clips == computed
+    featcache.extract(manifest, "vector", tmp_path / "plain", workers=1)
+    assert objects(f"{URL}/m/vector.zarr") == files(tmp_path / "plain" / "m" / "vector.zarr")
+    assert featcache.merge(manifest, "vector", URL).clips == 0
+
+
+def test_a_part_that_needs_float32_is_seen_by_the_others(server, monkeypatch, tmp_path):  # noqa: F811
+    manifest = sources(tmp_path / "media", values={0: 1e6, 1: 1e6, 2: 1e6, 3: 1e6})
+    wide = {number for number in range(4) if any(Shard(number, 4).has(f"c{i}") for i in range(1, 4))}
+    order = [*sorted(set(range(4)) - wide), *sorted(wide)]
+    for number in order:
+        another_machine(monkeypatch, tmp_path, f"machine{number}")
+        featcache.extract(manifest, "vector", URL, workers=1, shards=f"{number}/4")
+    with pytest.raises(StoreError, match=r"float32.*--shards"):
+        featcache.merge(manifest, "vector", URL)
+    for number in order:
+        another_machine(monkeypatch, tmp_path, f"machine{number}")
+        featcache.extract(manifest, "vector", URL, workers=1, shards=f"{number}/4")
+    featcache.merge(manifest, "vector", URL)
+    featcache.extract(manifest, "vector", tmp_path / "plain", workers=1)
+    assert objects(f"{URL}/m/vector.zarr") == files(tmp_path / "plain" / "m" / "vector.zarr")
+
+
+def test_missing_parts_of_a_url_are_named(server, videos, tmp_path):  # noqa: F811
+    words = [str(videos / "kitchens.csv"), "hog", "--stores", URL]
+    done = CliRunner().invoke(main, ["merge", *words])
+    assert done.exit_code == 1
+    assert re.search(rf"{URL}/kitchens has no parts.*--shards", done.output)
+    done = CliRunner().invoke(main, ["extract", *words, "--shards", "0/3", "--workers", "1", "--quiet"])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(main, ["merge", *words])
+    assert done.exit_code == 1
+    assert re.search(rf"{URL}/kitchens/.shards lacks 2 of 3 parts of hog.*1/3, 2/3", done.output)
