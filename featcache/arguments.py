@@ -4,6 +4,7 @@
 (('hog',), ('hog', 'hof'))
 """
 
+import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
@@ -41,6 +42,16 @@ def one_of(option: str, value: object, choices: Sequence[str]) -> None:
         raise ArgumentsError(f"{option} is {value!r}; choose from {', '.join(choices)}")
 
 
+def numeric(option: str, value: object, kind: type = numbers.Integral) -> None:
+    """Raise ArgumentsError unless a value is a whole number, a number if `kind` is Real, or None.
+
+    option: its name, for messages.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        whole = "whole " if kind is numbers.Integral else ""
+        raise ArgumentsError(f"{option} is {value!r}, a {type(value).__name__}; give a {whole}number")
+
+
 def some(option: str, given: Sized) -> None:
     """Raise ArgumentsError if nothing is given. option: its name, for messages."""
     if not len(given):
@@ -49,6 +60,7 @@ def some(option: str, given: Sized) -> None:
 
 def worker_count(workers: int | None) -> int:
     """Return the number of workers, one per core for None; ArgumentsError for less than one."""
+    numeric("workers", workers)
     if workers is not None and workers < 1:
         raise ArgumentsError(f"workers is {workers}; give 1 or more, or leave it out for one per core")
     return cores() if workers is None else workers

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from featcache.arguments import PathLike
@@ -11,7 +12,7 @@ from featcache.errors import FeatcacheError, ManifestError
 from featcache.files import near
 from featcache.manifest import BOUNDS, Clip, Manifest
 from featcache.progress import Progress, reporting, silent
-from featcache.wording import alike, exactly, first, kind_of, per_kind, quoted
+from featcache.wording import alike, amount, exactly, first, kind_of, per_kind, quoted
 
 SLACK = {"frames": 0.0, "seconds": 0.1}  #: largest stop behind the source's end: annotated seconds are rounded
 
@@ -45,11 +46,30 @@ def problems(path: Path, progress: Progress = silent, *, fast: bool = False) -> 
         if path.is_dir():
             from featcache.store.check import problems as store_problems
 
-            return store_problems(path, fast=fast, progress=progress)
+            return [*store_problems(path, fast=fast, progress=progress), *_replaced(path)]
         manifest = Manifest.read(path)
     except FeatcacheError as error:
         return [str(error)]
     return [*spellings(manifest), *_unseen(manifest), *_without(manifest), *per_kind(_sources(manifest, progress))]
+
+
+def _replaced(path: Path) -> Iterator[str]:
+    """Find features in a store of files that were replaced since, by the copy of the manifest next to the store."""
+    from featcache.store.provenance import Files, Record, replaced
+
+    try:
+        Record(path).files()
+    except FeatcacheError as error:
+        yield str(error)
+        return
+    with suppress(FeatcacheError):  # what is wrong with the manifest or the store is found by their own checks
+        manifest = Manifest.read(path.parent / "manifest.csv")
+        rows = [row for row, surely in replaced(path, manifest, Files()).items() if surely]
+        if clips := [manifest.clips[row].clip_id for row in rows]:
+            yield (
+                f"the features of {amount(len(clips), 'clip')} are those of files that were replaced since: "
+                f"{quoted(clips)}; `featcache extract --renew` extracts them again"
+            )
 
 
 def _without(manifest: Manifest) -> Iterator[str]:

@@ -4,14 +4,15 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 
-from featcache.arguments import PathLike, several, some
+from featcache.arguments import PathLike, numeric, several, some
 from featcache.errors import ManifestError
 from featcache.manifest import BOUNDS, Clip, Manifest, clip_of, number
 from featcache.manifests import write
 from featcache.scanning import MEDIA, seeded_split
-from featcache.table_files import SPLIT_WORDS, Columns, read
+from featcache.table_files import KEY, SPLIT_WORDS, Columns, read
 from featcache.units import TIMES, seconds, unit_of
 from featcache.wording import quoted, unknown
 
@@ -56,6 +57,8 @@ def from_csv(
     Relative sources start at `media`, or at the folder of the table. ManifestError or FormatError name the column, row
     and value of a mistake; a warning names clips whose source is not there.
     """
+    numeric("test_share", test_share, Real)
+    numeric("seed", seed)
     path = Path(file)
     some("clip_id", several(clip_id))
     table = read(path)
@@ -92,6 +95,11 @@ def _column(table: Columns, name: str, path: Path) -> list[str]:
     if name in table.left_out:
         raise ManifestError(
             f"{path}: column {name!r} holds {table.left_out[name]}; name a column of text, numbers or times"
+        )
+    if name in table.get(KEY, ()):
+        raise ManifestError(
+            f"{path}: column {name!r} is an object of its cells by id, as pandas' to_json writes a frame whose index "
+            "has ids; write it with orient='records' after reset_index()"
         )
     if name not in table:
         raise unknown("column", name, table, str(path), ManifestError)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from pathlib import Path
 
 from featcache import builders, joining, scanning
-from featcache.arguments import PathLike, paths, some
+from featcache.arguments import PathLike, numeric, paths, some
 from featcache.errors import ConfigError, ManifestError
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
@@ -42,6 +43,8 @@ def scan(
     >>> featcache.scan("videos", "{domain}/{label}/{clip_id}").manifest          # doctest: +SKIP
     >>> featcache.scan("target", domain="B", unlabelled=True).manifest           # doctest: +SKIP
     """
+    for option, value, kind in (("test_share", test_share, Real), ("seed", seed, Integral), ("fps", fps, Real)):
+        numeric(option, value, kind)
     home = Path(folder)
     path = Path(out) if out else home / f"{home.resolve().name}.csv"
     scanned = scanning.scan(

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from featcache.errors import ConfigError, FeatcacheError
-from featcache.wording import alike
+from featcache.wording import UNSEEN, alike
 
 LONGEST = 200  #: maximum number of bytes of a folder's name; most file systems allow 255
-#: categories of control characters, of invisible ones, of bytes that are not UTF-8, and of line ends
-UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 #: the address of an object in memory, as printed by Python and ffmpeg: "<_io.BytesIO object at 0x7f12>", "[mov @ 0x55]"
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+(?=>)| @ 0x[0-9a-fA-F]+(?=\])")
 

@@ -13,7 +13,7 @@ import os
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,30 +91,42 @@ def scan(
     return _scanned(Manifest(name or home, (), folder), clips, unmatched, left_out, test_share, seed)
 
 
-def unlabelled(folder: Path, domain: str) -> Manifest:
+def unlabelled(folder: Path, domain: str) -> tuple[Manifest, dict[str, str]]:
     """Make a manifest of all media files under a folder, whatever its layout: one domain, without labels, split test.
 
-    The id of a clip is its path without the ending, or its whole path if that is not unique. ManifestError when the
-    folder holds no media.
+    The id of a clip is its path without the ending, or its whole path if that is not unique. Also return file -> reason
+    for files whose names a manifest cannot hold. ManifestError when the folder holds no media with other names.
     """
     sources, others = _sources(folder, frame_folders=False)
     if not sources:
         raise _no_media(folder, dict(Counter(path.suffix.lower() or "without an ending" for path in others)))
     paths = [source.relative_to(folder) for source in sources]
-    return _whole(folder.resolve().name, paths, [path.with_suffix("").as_posix() for path in paths], domain, folder)
+    return _whole(folder.resolve().name, paths, lambda path: path.with_suffix("").as_posix(), domain, folder)
 
 
-def whole_files(name: str, paths: Sequence[Path], domain: str) -> Manifest:
+def whole_files(name: str, paths: Sequence[Path], domain: str) -> tuple[Manifest, dict[str, str]]:
     """Make a manifest of media files, as `unlabelled` does; ids are names without folder and ending if unique."""
-    return _whole(name, paths, [path.stem for path in paths], domain, Path("."))
+    return _whole(name, paths, lambda path: path.stem, domain, Path("."))
 
 
-def _whole(name: str, paths: Sequence[Path], ids: Sequence[str], domain: str, root: Path) -> Manifest:
+def _whole(
+    name: str, paths: Sequence[Path], id_of: Callable[[Path], str], domain: str, root: Path
+) -> tuple[Manifest, dict[str, str]]:
+    texts, refused = list[str](), dict[str, str]()
     for path in paths:
-        _check_text(path.as_posix())
-    ids = ids if len(set(ids)) == len(ids) else [path.as_posix() for path in paths]
-    clips = [Clip(one, domain, "test", path.as_posix()) for one, path in zip(ids, paths, strict=True)]
-    return Manifest(name, tuple(clips), root)
+        try:
+            _check_text(path.as_posix())
+            if not id_of(path).strip():
+                raise ManifestError("its name is blank, so it cannot be the id of a clip; rename the file")
+            texts.append(path.as_posix())
+        except ManifestError as error:
+            refused[os.fsencode(path).decode(errors="backslashreplace")] = str(error)
+    if not texts:
+        raise ManifestError(next(iter(refused.values())))
+    ids = [id_of(Path(text)) for text in texts]
+    ids = ids if len(set(ids)) == len(ids) else texts
+    clips = [Clip(one, domain, "test", text) for one, text in zip(ids, texts, strict=True)]
+    return Manifest(name, tuple(clips), root), refused
 
 
 def _no_media(folder: Path, left_out: dict[str, int]) -> ManifestError:

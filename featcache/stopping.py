@@ -68,6 +68,11 @@ def stoppable(last_words: Callable[[Stopped], None]) -> Iterator[None]:
         words.join(PATIENCE / 4)  # nobody may read what is printed
         os._exit(128 + number)
 
+    def unraisable(args: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(args.exc_value, Stopped):  # raised in a callback that Python ignores errors of: `watch` ends
+            hook(args)
+
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
     threading.Thread(target=watch, name="signals", daemon=True).start()
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in ours:

@@ -1,8 +1,8 @@
 """Tables about clips from anywhere, read as columns of text: the input of `featcache manifest from-csv`.
 
     .csv, .tsv, .txt            cells separated by commas, semicolons or tabs, with names in the first line
-    .json, .jsonl               objects in a list, a list per column, an object per id (its column is `key`), or objects
-                                in lines
+    .json, .jsonl               objects in a list, a list per column, an object per id (its column is `key`), objects in
+                                lines, or what pandas' `to_json` writes
     .parquet                    columns (needs pyarrow)
     .h5, .hdf5                  a data set per column, one of named fields, or a frame of `DataFrame.to_hdf`
     .pkl, .pickle               a pickled pandas frame, a dict of columns or a list of dicts; nothing in it is executed
@@ -51,6 +51,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 KEY = "key"  #: column of the ids of objects that are listed by id
+FINER = ("ns", "ps", "fs", "as")  #: units of times that are finer than those of Python
 CELL = 8  #: bytes of a cell in memory, besides its text
 FILE_NAME = "file_name"  #: column of data sets of Hugging Face: a path from the folder of its metadata file
 
@@ -116,6 +117,8 @@ def _text(value: Any) -> str | LeftOut:
     """Return a value as text; lists and other values of several parts are left out."""
     if isinstance(value, dict) and "path" in value:
         value = value["path"]
+    if isinstance(value, np.datetime64 | np.timedelta64) and np.datetime_data(value.dtype)[0] in FINER:
+        value = value.astype(f"{value.dtype.kind}8[us]")
     if isinstance(value, np.generic):
         value = value.item()
     if value is None:
@@ -128,8 +131,8 @@ def _text(value: Any) -> str | LeftOut:
     if isinstance(value, float):
         return "" if math.isnan(value) else number(value) if math.isfinite(value) else str(value)
     if isinstance(value, timedelta):
-        minutes, seconds = divmod(value.total_seconds(), 60)
-        return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{seconds:09.6f}"
+        minutes, seconds = divmod(abs(value.total_seconds()), 60)
+        return f"{'-' * (value < timedelta())}{minutes // 60:.0f}:{minutes % 60:02.0f}:{seconds:09.6f}"
     if isinstance(value, date | time):  # a datetime is a date
         return value.isoformat()
     if isinstance(value, bytes | bytearray):
@@ -195,12 +198,37 @@ def _plain(content: Any, path: Path) -> Columns:
     """Return the columns of a list of objects, a list per column, or an object per id."""
     if isinstance(content, list):
         return _records(content, path)
+    if isinstance(content, dict) and content.keys() == {"columns", "index", "data"}:  # orient="split" of pandas
+        return _records([_named(content["columns"], row, path) for row in _listed_rows(content["data"], path)], path)
+    if isinstance(content, dict) and content.keys() == {"schema", "data"}:  # orient="table"
+        return _records(_listed_rows(content["data"], path), path)
     if isinstance(content, dict) and content and all(isinstance(value, dict) for value in content.values()):
+        if _numbered(rows := next(iter(content.values())), content):  # orient="columns"
+            return _texts({KEY: [*rows], **{name: [*cells.values()] for name, cells in content.items()}}, path)
         _allowance(path).take(CELL * sum(map(len, content.values())))
         return _records([{KEY: name, **row} for name, row in content.items()], path)
     if isinstance(content, dict):
         return _texts({name: _listed(values) for name, values in content.items()}, path)
     raise FormatError(f"{path} holds {pickles.describe(content)}; a table, a list of objects or lists are expected")
+
+
+def _numbered(rows: dict[Any, Any], content: dict[Any, dict[Any, Any]]) -> bool:
+    """Return whether the objects are columns, each with the same row numbers as keys, in the same order."""
+    numbers = bool(rows) and all(str(row).isdecimal() for row in rows)
+    return numbers and all([*cells] == [*rows] for cells in content.values())
+
+
+def _listed_rows(rows: Any, path: Path) -> list[Any]:
+    if not isinstance(rows, list):
+        raise FormatError(f"{path}: data holds {pickles.describe(rows)}; a list of rows is expected")
+    return rows
+
+
+def _named(names: Any, cells: Any, path: Path) -> dict[Any, Any]:
+    """Return the cells of a row by the names of their columns."""
+    if not isinstance(names, list) or not isinstance(cells, list) or len(names) != len(cells):
+        raise FormatError(f"{path}: a row of data does not have a cell for each of its columns")
+    return {_name(name): cell for name, cell in zip(names, cells, strict=True)}
 
 
 def _listed(values: Any) -> Sequence[Any] | NDArray[Any] | LeftOut:

@@ -11,8 +11,10 @@ INVISIBLE = ("Cc", "Cf")  #: categories of characters that print nothing
 #: characters of other categories that print nothing: fillers, a joiner, a blank pattern, variation selectors
 FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(map(chr, range(0xFE00, 0xFE10)))
 
-#: characters that control a terminal, end a line or change its direction, and bytes that are not UTF-8
-CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+#: categories of characters that control a terminal, have no width or change the direction of a line, of bytes that
+#: are not UTF-8, and of line ends
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+ODD = re.compile("[^ -~]")  #: characters that may have such a category
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
@@ -81,6 +83,15 @@ def kind_of(message: str, *names: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "", message.partition(";")[0])
 
 
+def amount(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> amount(1, "clip"), amount(2000, "clip")
+    ('1 clip', '2,000 clips')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def quoted(words: Iterable[str], most: int = 3) -> str:
     """Join the first words in quotes and add the number of the others; for ids, where a few examples are enough.
 
@@ -101,14 +112,19 @@ def shortened(text: str, most: int = 160) -> str:
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""Return a text with escapes for characters that control a terminal, end a line or change its direction.
+    r"""Return a text with escapes for characters that control a terminal, are not seen or change a line's direction.
 
     Names in files may have any characters. keep: those that stay as they are.
 
     >>> print(visible("a\x1b[31m.mp4\n"))
     a\x1b[31m.mp4\n
     """
-    return CONTROLS.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], text)
+
+    def shown(match: re.Match[str]) -> str:
+        c = match[0]
+        return repr(c)[1:-1] if unicodedata.category(c) in UNSEEN and c not in keep else c
+
+    return ODD.sub(shown, text)
 
 
 def size(count: int) -> str:

@@ -32,8 +32,8 @@ from featcache.remote.urls import url_of
 from featcache.store import _format as fmt
 from featcache.store import digests
 from featcache.store.check import damage
+from featcache.store.provenance import Record
 from featcache.store.reader import committed, open_unchecked
-from featcache.store.sources import RECORD
 
 PAUSE = 1.0  #: seconds between two looks for committed blocks
 AT_ONCE = 4  #: files of a block that are pushed at a time
@@ -67,7 +67,6 @@ def working(stores: PathLike, manifest: str, names: Sequence[str]) -> Iterator[P
             pushers.append(_Pusher(bucket, root / store, store, below(listing, store)))
             pushers[-1].begin(newest)
             if not newest and f"{manifest}/{MANIFEST}" in listing:
-                (root / manifest / RECORD).unlink(missing_ok=True)
                 write_file(root / manifest / MANIFEST, bytes(bucket.get(f"{manifest}/{MANIFEST}")))
         with _Thread(bucket, root, manifest, pushers, owners) as thread:
             yield root
@@ -158,6 +157,7 @@ class _Pusher:
         if not newest or not (self._folder / fmt.SUMS).exists():
             if self._folder.exists():
                 remove_folder(self._folder)
+            Record(self._folder).path.unlink(missing_ok=True)  # it describes the rows of the removed store
             fetch(self._bucket, self._name, self._listing, self._folder, damage)
         self._sums, self._group = self._get(fmt.SUMS), self._get("zarr.json")
         if self._group != fmt.read_bytes(self._folder / "zarr.json"):  # it was being made again: `push` replaces it

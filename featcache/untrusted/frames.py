@@ -193,7 +193,9 @@ def _values(column: Any, allowance: Allowance) -> list[Any]:
         return [text if is_there else None for text, is_there in zip(texts, there, strict=True)]
     if isinstance(column, range) or (isinstance(column, np.ndarray) and column.ndim == 1):
         allowance.take(8 * len(column))
-        return list(column) if isinstance(column, range) else cast(list[Any], column.tolist())
+        if isinstance(column, range) or column.dtype.kind in "mM":  # tolist would make numbers of times
+            return list(column)
+        return cast(list[Any], column.tolist())
     raise ValueError(f"{pickles.describe(column)} instead of the values of a column")
 
 

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from featcache.errors import FormatError
 from featcache.untrusted import check_numbers, reading, tensors
 
-DTYPES = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|O8?|[US][1-9][0-9]{0,5})")  # dtypes of features and ids
+DTYPES = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|O8?|[Mm]8|[US][1-9][0-9]{0,5})")  # of features, ids, times
+UNITS = re.compile("[YMWDhms]|[munpfa]s")  # of times
 GROWTH = 16  # bytes made per byte of the file; only a file that uses one part many times makes more
 
 
@@ -245,7 +246,7 @@ class _Machine:
 
 #: package that a pickle requires -> the way out
 HINTS = {
-    "pandas": "; save it without pandas: features as arrays, ids as a list, tables as CSV",
+    "pandas": "; save it without pandas: features as arrays, ids as a list, tables as Parquet",
     **dict.fromkeys(("datetime", "decimal", "uuid"), "; save such values as text"),
 }
 
@@ -328,15 +329,25 @@ def _empty_array(*_: Any) -> Unfinished:
 
 def _dtype(code: Any, *_: Any) -> Unfinished:
     if not DTYPES.fullmatch(_is(code, str)):
-        raise ValueError(f"dtype {code[:50]!r}, but only numbers and text are read")
+        raise ValueError(f"dtype {code[:50]!r}, but only numbers, text and times are read")
     dtype = np.dtype(code)
 
     def build(_: Any, order: Any, *rest: Any) -> np.dtype[Any]:
         if _is(order, str) not in tuple("<>=|") or any(part is not None for part in rest[:3]):
             raise ValueError("a dtype with fields")
+        if dtype.kind in "mM":
+            return _of_times(dtype, *_is(_is(rest[-1], tuple)[-1], tuple)).newbyteorder(order)
         return dtype.newbyteorder(order)
 
     return Unfinished(build)
+
+
+def _of_times(dtype: np.dtype[Any], unit: Any, count: Any, *_: Any) -> np.dtype[Any]:
+    """Return the type of times in so many of a unit, as (b"ns", 1, ...)."""
+    unit = unit.decode("latin-1") if type(unit) is bytes else _is(unit, str)
+    if not UNITS.fullmatch(unit) or not 0 < _is(count, int) < 2**31:
+        raise ValueError(f"times in {count} {unit[:50]!r}")
+    return np.dtype(f"{dtype.kind}8[{count}{unit}]")
 
 
 def _encode(text: Any, encoding: Any) -> bytes:

@@ -27,7 +27,7 @@ from pipelines.cli._shared import PATH, PLACE, Words, choice_options, echo, grid
     help="Compare rows on this column of the table only, such as 'D1→D2' or 'D1->D2', or in a folder of stores D1:D2; "
     "may be repeated.",
 )
-@click.option("--clips", type=PATH, metavar="FILE", help="Write all clips that only one side has right to a CSV file.")
+@click.option("--clips", type=PATH, metavar="FILE", help="Write all clips that only one side gets right to a CSV file.")
 @runs_python
 def compare(
     names: Words,
@@ -46,7 +46,7 @@ def compare(
     """Compare two rows A and B of EXPERIMENT, or two runs A and B: ids of runs in --runs, or their folders.
 
     The output lists the settings and the results that differ, McNemar's test, and the classes and clips that only one
-    of them has right; in retrieval, the queries whose rank moved most.
+    of them gets right; in retrieval, the queries whose rank moved most.
 
     \b
     Examples:

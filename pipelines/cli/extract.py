@@ -62,6 +62,7 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     is_flag=True,
     help="Try failed clips again. A store in which no clip is done is made again, by the recipe of this command.",
 )
+@click.option("--renew", is_flag=True, help="Extract clips again whose files were replaced since, or may have been.")
 def extract(
     manifest: Path,
     extractors: tuple[str, ...],
@@ -77,6 +78,7 @@ def extract(
     compile: str,
     workers: int,
     retry_failed: bool,
+    renew: bool,
 ) -> None:
     """Run frozen EXTRACTORS on the clips of MANIFEST.
 
@@ -112,6 +114,7 @@ def extract(
             compile=compile,
             workers=workers,
             retry_failed=retry_failed,
+            renew=renew,
             progress=progress,
         )
     _print(outcome)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from featcache.arguments import PathLike, several
+from featcache.arguments import PathLike, numeric, several
 from featcache.errors import ArgumentsError, ConfigError
 from featcache.store.places import local
 from pipelines.data.stores import parts_of
@@ -35,6 +35,7 @@ def search(
     Returns hits with score, clip and source, the best first. Raises ConfigError if `where` is neither, or cannot be
     compared with a sentence.
     """
+    numeric("k", k)
     place, domains = local(where), several(domain)
     run = next((folder for folder in (place, Path(runs) / place) if (folder / "config.json").exists()), None)
     if run:

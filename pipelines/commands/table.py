@@ -113,7 +113,7 @@ def compare(
     """Compare two rows of an experiment, `compare(experiment, a, b)`, or two runs, `compare(a, b)`.
 
     The comparison prints itself and shows itself in a notebook: the settings and results that differ, McNemar's test,
-    and what only one of the two has right; `frame()` has the clips that only one side has right.
+    and what only one of the two gets right; `frame()` has the clips that only one side gets right.
 
     names: an experiment and two of its rows, or two runs by their ids in `runs` or by their folders.
     stores, runs, method, feeds, net, task, set, seeds: as in `pipelines.train`. grid: as in `pipelines.sweep`.

@@ -14,15 +14,18 @@ CGROUPS = (  # folder of the hierarchy; files of limit and usage; keys of page c
 def free_memory(device: str = "cpu", proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """Return the free bytes of a device; on the CPU, those that the kernel calls available or a cgroup leaves.
 
-    Systems without /proc, such as macOS, do not have this number: half of their memory counts as free.
+    Systems without this number in /proc, such as macOS: half of their memory counts as free.
     """
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if not (proc / "meminfo").exists():
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    lines = (proc / "meminfo").read_text(encoding="utf-8").splitlines()
+    lines, groups = (
+        path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for path in (proc / "meminfo", proc / "self" / "cgroup")  # emulations of Linux have one or neither
+    )
     free = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
-    for line in (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines():
+    if not free:
+        free.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    for line in groups:
         _, controllers, group = line.split(":", 2)
         for hierarchy, limit, usage, cached, tmpfs in CGROUPS:
             if hierarchy == controllers:

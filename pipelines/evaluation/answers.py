@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
 from featcache.manifest import Manifest
+from featcache.wording import first
 from pipelines.config import OWN
 from pipelines.data.stores import open_manifest
 from pipelines.evaluation.evaluate import compared, predictions, ranked
@@ -29,9 +30,9 @@ class Answers:
 
     asked: Texts  #: (n,) ids of the test clips; of captions where these are the queries
     clip: Texts  #: (n,) ids of the clips that the questions are about: a clip may have several captions
-    truth: Texts  #: (n,) classes; of queries the ids of the right clips
+    truth: Texts  #: (n,) classes; for captions the ids of their clips, for clips the texts of their captions
     right: NDArray[np.bool_]  #: (n,)
-    given: Texts  #: (n,) predicted classes; "" for queries
+    given: Texts  #: (n,) predicted classes; of queries the answers that come first, in the form of `truth`
     words: Texts  #: (n,) the texts of captions; "" for clips
     rank: NDArray[np.float64] | None = None  #: (n,) rank of the right answer to each query, from 0; None for classes
 
@@ -71,19 +72,30 @@ def _joined(names: list[Texts]) -> Texts:
 
 
 def _of_queries(run: Run, stores: Path) -> dict[str, Answers]:
-    """Direction -> the rank of the right answer to each query."""
+    """Direction -> the rank of the right answer to each query, and the answer that comes first."""
     clips, captions = manifests(run, stores)
     own = _ids(clips, run.outputs["rows"])
     asked = {"t2v": _ids(captions, run.outputs["captions"]), "v2t": own}
     clip = {"t2v": own[run.outputs["clip"]], "v2t": own}
-    texts = [captions.clips[row].caption for row in run.outputs["captions"].tolist()]
-    words = {"t2v": np.array(texts, object), "v2t": _empty(own)}
+    texts = np.array([captions.clips[row].caption for row in run.outputs["captions"].tolist()], object)
+    words = {"t2v": texts, "v2t": _empty(own)}
+    named = np.where(texts == "", asked["t2v"], texts)  # captions without a text by their ids
+    truth, answer = {"t2v": clip["t2v"], "v2t": _captions_of(run, named)}, {"t2v": own, "v2t": named}
     found = dict[str, Answers]()
-    for way, rank in ranked(run.folder, stores).items():
+    for way, (rank, first_row) in ranked(run.folder, stores).items():
         made = ~np.isnan(rank)
-        ids, of, said, rank = asked[way][made], clip[way][made], words[way][made], rank[made]
-        found[way] = Answers(ids, of, of, rank == 0, _empty(ids), said, rank)
+        given, rank = answer[way][first_row[made]], rank[made]
+        ids, of, right, said = (texts_n[way][made] for texts_n in (asked, clip, truth, words))
+        found[way] = Answers(ids, of, right, rank == 0, given, said, rank)
     return found
+
+
+def _captions_of(run: Run, named: Texts) -> Texts:
+    """Return the captions of each test clip as one text: the first one, and the number of the others."""
+    captions: list[list[str]] = [[] for _ in run.outputs["rows"]]
+    for row, name in zip(run.outputs["clip"].tolist(), named.tolist(), strict=True):
+        captions[row].append(name)
+    return np.array([first(names, 1) for names in captions], object)
 
 
 def _empty(like: Texts) -> Texts:

@@ -274,11 +274,13 @@ def predictions(folder: Path, stores: Path, label: str = "label", branch: str = 
     return Predictions(truth[label], predicted, classes, k)
 
 
-def ranked(folder: Path, stores: Path) -> dict[str, NDArray[np.float64]]:
-    """Direction -> rank of the right answer to each query, as `Task.ranks`, at the point that `predictions` reads."""
+def ranked(folder: Path, stores: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    """Direction -> `Task.ranks` and `Task.firsts` of each query, at the point that `predictions` reads."""
     run, truth = compared(Run.open(folder), stores)
-    net = run.method().net
-    return run.config.task.ranks(_outputs(run, _selected(run, _score(run, truth, net))[-1]), net)
+    net, task = run.method().net, run.config.task
+    outputs = _outputs(run, _selected(run, _score(run, truth, net))[-1])
+    first = task.firsts(outputs, net)
+    return {way: (rank, first[way]) for way, rank in task.ranks(outputs, net).items()}
 
 
 # -------------------------------------------------------------------------------------------------------- accuracies

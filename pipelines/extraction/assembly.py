@@ -29,9 +29,8 @@ class Part:
     row: int  #: row of the clip in the manifest
     extractor: Extractor
     expected: int = 0  #: number of windows of the clip, taken from the first one
-    pieces: dict[int, tuple[float, float]] = field(
-        default_factory=dict
-    )  #: start and stop of the windows that have arrived
+    #: start and stop of the windows that have arrived
+    pieces: dict[int, tuple[float, float]] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)  #: rows that are computed, by number of the window
     tokens: int = 0  #: number of tokens, where each token of a caption has a row
     read: bool = False  #: True when the source has no more windows

@@ -26,10 +26,11 @@ from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
-from featcache.store.sources import check_sources, made_before, read_record, record, states
+from featcache.store.provenance import Files, RecordingWriter, replaced
+from featcache.store.sources import check_sources
 from featcache.store.writer import check_folder, drop_aside, refusal, set_aside, set_aside_undone, stored_dtype
 from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
-from featcache.wording import shortened
+from featcache.wording import amount, quoted, shortened
 from pipelines.extraction.assembly import Assembly, Part
 from pipelines.extraction.extractors import no_source
 from pipelines.extraction.interleaved import interleaved
@@ -119,7 +120,7 @@ def extract(
     plan: Plan,
     dtype: str | Mapping[str, str] = AUTO,
     retry_failed: bool = False,
-    renewed: Collection[int] = (),
+    renew: bool = False,
     workers: int = 2,
     progress: Progress = silent,
 ) -> Extraction:
@@ -129,7 +130,7 @@ def extract(
 
     dtype: float16, float32 or auto (float16; a store with a row that does not fit is made again in float32); or the
     name of each extractor -> its dtype.
-    renewed: rows whose features are replaced in all these stores, because their files have changed.
+    renew: extract clips again whose files were replaced since, or may have been.
     workers: decoding threads. progress: called as progress(done, total) before the first clip and after each clip.
     Raises StoreError before any work when a store in that folder was made from other clips, other files of the same
     names or by another recipe, or when other processes are writing everything that is left.
@@ -138,20 +139,19 @@ def extract(
     check_folder(folder, manifest)
     check_sources(folder, manifest)
     _check_sources(manifest, extractors)
-    again = {manifest.clips[row].clip_id for row in renewed}
-    readers = [extractor.store for extractor in extractors if not isinstance(extractor.window, Caption)]
-    earlier, files = {name: made_before(folder / f"{name}.zarr") - again for name in readers}, states(manifest)
-    recorded = read_record(folder)
+    files = Files()
+    outdated = {e.name: replaced(folder / f"{e.store}.zarr", manifest, files, settle=True) for e in extractors}
     outcome.notes += _choices(manifest, extractors)
-    beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, renewed, workers, outcome, progress)
+    again = outdated if renew else {}
+    beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, again, files, workers, outcome, progress)
     for name, reason in beyond.items():
         outcome.notes.append(f"{name}: {reason}; the store is made again in float32")
     wider = [extractor for extractor in extractors if extractor.name in beyond]
     for extractor in wider:
         set_aside(folder / f"{extractor.store}.zarr", "float16")
     if wider:
-        _run(manifest, wider, folder, plan, "float32", False, (), workers, outcome, progress)
-    record(folder, recorded, earlier, manifest, files)
+        _run(manifest, wider, folder, plan, "float32", False, {}, files, workers, outcome, progress)
+    outcome.notes += _outdated({} if renew else outdated, manifest)
     outcome.seconds = time.monotonic() - began
     outcome.stores = {extractor.name: FeatureStore.open(folder / f"{extractor.store}.zarr") for extractor in extractors}
     for name, store in outcome.stores.items():
@@ -166,6 +166,17 @@ def _check_sources(manifest: Manifest, extractors: Sequence[Extractor]) -> None:
     readers = [extractor.name for extractor in extractors if not isinstance(extractor.window, Caption)]
     if readers and not any(clip.source for clip in manifest):
         raise no_source(manifest, readers)
+
+
+def _outdated(found: Mapping[str, Collection[int]], manifest: Manifest) -> Iterator[str]:
+    """Yield a note for each extractor with features of files that were replaced since."""
+    for name, rows in found.items():
+        if rows:
+            clips = quoted([manifest.clips[row].clip_id for row in rows])
+            yield (
+                f"{name}: the features of {amount(len(rows), 'clip')} are those of a file that was replaced since, or "
+                f"may be: {clips}; --renew extracts them again"
+            )
 
 
 def _choices(manifest: Manifest, extractors: Sequence[Extractor]) -> list[str]:
@@ -187,7 +198,8 @@ def _run(
     plan: Plan,
     dtype: str | Mapping[str, str],
     retry_failed: bool,
-    renewed: Collection[int],
+    renewed: Mapping[str, Collection[int]],
+    files: Files,
     workers: int,
     outcome: Extraction,
     progress: Progress,
@@ -205,16 +217,22 @@ def _run(
             extractor.name: stack.enter_context(_writer(folder, manifest, extractor, recipe, most))
             for extractor, recipe in recipes.items()
         }
-        for writer in writers.values():
+        for name, writer in writers.items():
             if retry_failed:
                 writer.retry_failed()
-            writer.renew(renewed)
+            writer.renew(renewed.get(name, ()))
         manifest.write(folder / "manifest.csv")
-        return _fill(writers, manifest, extractors, plan, dtypes, workers, outcome, progress)
+        recording = {
+            e.name: writers[e.name]
+            if isinstance(e.window, Caption)
+            else RecordingWriter(writers[e.name], manifest, files)
+            for e in extractors
+        }
+        return _fill(recording, manifest, extractors, plan, dtypes, workers, outcome, progress)
 
 
 def _fill(
-    writers: "Mapping[str, StoreWriter | Held]",
+    writers: "Mapping[str, Writer]",
     manifest: Manifest,
     extractors: Sequence[Extractor],
     plan: Plan,
@@ -275,7 +293,7 @@ def _fill(
     return beyond
 
 
-def _note_left(writers: "Mapping[str, StoreWriter | Held]", outcome: Extraction, *, idle: bool) -> None:
+def _note_left(writers: "Mapping[str, Writer]", outcome: Extraction, *, idle: bool) -> None:
     """Note the clips that another process is writing; StoreError if nothing else was left to do here."""
     pending = {name: len(writer.pending) for name, writer in writers.items()}
     left_out = ", ".join(f"{count} clips of {name}" for name, count in pending.items() if count)
@@ -332,7 +350,7 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, recipe: dict
     )
 
 
-def _keep(writer: "StoreWriter | Held", part: Part, dtype: str, manifest: Manifest) -> str:
+def _keep(writer: "Writer", part: Part, dtype: str, manifest: Manifest) -> str:
     """Write the rows of a clip, or the reason for having none, to the store.
 
     Return the reason if rows do not fit float16 and the dtype is `auto`, so that the store can be made in float32.
@@ -393,6 +411,9 @@ class Held:
     def _hold(self, row: int, value: NDArray[np.floating] | FeatcacheError) -> None:
         self.pending.remove(row)
         self.rows[row] = value
+
+
+Writer = StoreWriter | RecordingWriter | Held
 
 
 def extract_rows(

@@ -76,6 +76,48 @@ def ranks(
     return ranks_c, v2t_n.numpy()
 
 
+def firsts(
+    text: NDArray[np.float32],
+    visual: NDArray[np.float32],
+    clip: NDArray[np.integer],
+    similarity: Similarity,
+    *,
+    tile: int = TILE,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the clip that comes first for each caption (c,), and the caption that comes first for each clip (n,).
+
+    The arguments are those of `ranks`. An answer whose rank is above 0 is never the right one: of equal similarities
+    that to another clip counts more than that to the own one.
+    """
+    c, n, clip_c = len(text), len(visual), torch.from_numpy(clip.astype(np.int64))
+    own, other = ([(torch.full((count,), -torch.inf), torch.zeros(count).long()) for count in (c, n)] for _ in "ab")
+    for i in range(0, c, tile):
+        captions = slice(i, min(i + tile, c))
+        text_TM = _filled(text[captions], tile)
+        for j in range(0, n, tile):
+            clips = slice(j, min(j + tile, n))
+            xi_TT = similarity(text_TM, _filled(visual[clips], tile)).cpu()
+            xi = xi_TT[: captions.stop - i, : clips.stop - j]
+            mine = clip_c[captions, None] == torch.arange(j, clips.stop)
+            for (t2v, v2t), left_out in ((own, ~mine), (other, mine)):
+                part = xi.masked_fill(left_out, -torch.inf)
+                _keep_larger(t2v, captions, part, j)
+                _keep_larger(v2t, clips, part.T, i)
+    t2v_c, v2t_n = (
+        torch.where(own_best > other_best, own_row, other_row)
+        for (own_best, own_row), (other_best, other_row) in zip(own, other, strict=True)
+    )
+    return t2v_c.numpy(), v2t_n.numpy()
+
+
+def _keep_larger(best: tuple[Tensor, Tensor], queries: slice, xi: Tensor, begin: int) -> None:
+    """Take the largest of these similarities where it is above the query's best one, and its column from `begin`."""
+    value, row = xi.max(1)
+    better = value > best[0][queries]
+    best[0][queries] = torch.where(better, value, best[0][queries])
+    best[1][queries] = torch.where(better, row + begin, best[1][queries])
+
+
 def _filled(rows: NDArray[np.float32], tile: int) -> Tensor:
     """Copy the rows and pad them with zeros -> (T, M), so that every tile has the same memory layout."""
     filled = torch.zeros(tile, rows.shape[1])

@@ -4,7 +4,7 @@ A word is a manifest, a folder of media, a media file, a store (its `manifest.cs
 stores of one manifest.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -32,6 +32,7 @@ class Source:
     named: bool = False  #: True if the stores were named one by one, so that each of them must be of use
     media: bool = False  #: True for media without a manifest: their domain is not known
     gone: frozenset[str] = frozenset()  #: ids of clips that only the stores have
+    refused: Mapping[str, str] = field(default_factory=dict)  #: file that no manifest can hold -> the reason
     rows: list[int] = field(default_factory=list)  #: rows of the manifest to predict
 
 
@@ -56,9 +57,13 @@ def sources(
     found = [_with_stores(source, stores) for source in _sources(words, domain)]
     chosen = [_chosen(source, domains, split) for source in found]
     if not any(source.rows for source in chosen):
-        has = sorted({name for source in found for name in source.manifest.domains})
+        splits: dict[str, set[str]] = {}
+        for clip in (clip for source in found for clip in source.manifest):
+            splits.setdefault(clip.domain, set()).add(clip.split)
+        has = [f"{name} ({', '.join(sorted(splits[name]))})" if split else name for name in sorted(splits)]
         asked = [*(f"--domain {name}" for name in domains), *([f"--split {split}"] if split else [])]
-        raise ConfigError(f"no clip has {' and '.join(asked)}; the domains of the clips are: {first(has)}")
+        there = f"the domains {'(splits) ' * bool(split)}of the clips are: {first(has)}"
+        raise ConfigError(f"no clip has {' and '.join(asked)}; {there}")
     _check_ids(chosen)
     return [source for source in chosen if source.rows]
 
@@ -71,7 +76,7 @@ def _sources(words: Sequence[Path], domain: str) -> Iterator[Source]:
             same += [word] if word not in same else []
         elif word.is_dir() and not (word / "manifest.csv").is_file():
             _refuse_other_folders(word)
-            yield Source(unlabelled(word, domain), str(word), media=True)
+            yield _of_media(str(word), unlabelled(word, domain))
         elif word.is_dir():
             yield Source(Manifest.read(word / "manifest.csv"), str(word), _in_folder(word))
         elif word.suffix.lower() == ".csv":
@@ -84,7 +89,13 @@ def _sources(words: Sequence[Path], domain: str) -> Iterator[Source]:
     for folder, paths in stores.items():
         yield _of_stores(folder, paths)
     if files:
-        yield Source(whole_files(_name_of(files), files, domain), str(files[0]), media=True)
+        yield _of_media(str(files[0]), whole_files(_name_of(files), files, domain))
+
+
+def _of_media(where: str, found: tuple[Manifest, dict[str, str]]) -> Source:
+    """Return the clips of media without a manifest."""
+    manifest, refused = found
+    return Source(manifest, where, media=True, refused=refused)
 
 
 def _name_of(files: Sequence[Path]) -> str:

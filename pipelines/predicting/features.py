@@ -18,10 +18,10 @@ from featcache.extractors import Extractor, split_view
 from featcache.manifest import Clip
 from featcache.progress import Progress
 from featcache.store import ABSENT, DONE, FAILED, NOT_TRIED
+from featcache.store.provenance import Files, replaced, unfinished
 from featcache.store.reader import check_recorded, recipe_differences, recipe_digest
-from featcache.store.sources import replaced
 from featcache.windows import Caption, Plan
-from featcache.wording import first
+from featcache.wording import amount, first, quoted
 from pipelines.config import RunConfig
 from pipelines.data.stores import open_manifest, open_store
 from pipelines.extraction.extract import WHOLE_CLIP, extract, extract_rows, recipe_of
@@ -177,11 +177,11 @@ def failed(store: FeatureStore, one: Wanted, source: Source) -> bool:
     return not store.archived and any(clip.source and source.manifest.path(clip).exists() for clip in clips)
 
 
-def outdated(store: FeatureStore, one: Wanted, source: Source) -> bool:
-    """Return whether the file of a clip to predict has changed since the store's features were made."""
-    again = replaced(store.path.parent, store.path.stem, source.manifest)
-    clips = (source.manifest.clips[row] for row in source.rows) if again else ()
-    return any(clip.clip_id in again and one.has(clip) for clip in clips)
+def outdated(store: FeatureStore, one: Wanted, source: Source, files: Files) -> list[str]:
+    """Return the ids of clips to predict whose features in the store are not known to be of their present files."""
+    again = replaced(store.path, source.manifest, files).keys() | unfinished(store)
+    clips = (source.manifest.clips[row] for row in source.rows if row in again)
+    return [clip.clip_id for clip in clips if one.has(clip)]
 
 
 def _other_recipe(problem: str, one: Wanted, recipe: Mapping[str, Any], where: str, fix: str) -> ConfigError:
@@ -295,13 +295,13 @@ def keep(
 ) -> dict[str, FeatureStore]:
     """Extract all clips of a source into a folder of stores, and return key -> store.
 
-    The stores are those of `featcache extract --retry-failed`. Features of files that were replaced are made again.
+    The stores are those of `featcache extract --retry-failed --renew`. StoreError if another process has features that
+    are to be extracted again.
     """
     folder, size = stores / source.manifest.name, len(source.manifest)
     passes = [*loaded.plans(keys)]
     for n, (plan, together) in enumerate(passes):
         extractors = [loaded.extractor(k) for k in together]
-        again = set[str]().union(*(replaced(folder, extractor.store, source.manifest) for extractor in extractors))
         outcome = extract(
             source.manifest,
             extractors,
@@ -309,12 +309,20 @@ def keep(
             plan=plan,
             dtype=loaded.dtypes(together),
             retry_failed=True,
-            renewed=[row for row, clip in enumerate(source.manifest) if clip.clip_id in again],
+            renew=True,
             workers=loaded.workers,
             progress=part(progress, n * size, size, len(passes) * size),
         )
         loaded.remark(outcome.notes)
-    return {k: FeatureStore.open(folder / f"{loaded.extractor(k).store}.zarr") for k in keys}
+    kept = {k: FeatureStore.open(folder / f"{loaded.extractor(k).store}.zarr") for k in keys}
+    files = Files()
+    for k, store in kept.items():
+        if left := outdated(store, loaded.wanted[k], source, files):
+            raise StoreError(
+                f"{store.path}: {amount(len(left), 'clip')} could not be extracted again ({quoted(left)}): another "
+                "process writes them, or their files were replaced just now; run this again"
+            )
+    return kept
 
 
 def part(progress: Progress, before: int, size: int, total: int) -> Progress:

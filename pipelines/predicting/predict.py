@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featcache import FeatureStore
-from featcache.arguments import Pairs, PathLike, pairs, paths, several, worker_count
+from featcache.arguments import Pairs, PathLike, numeric, pairs, paths, several, worker_count
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaAbsentError
 from featcache.extractors import split_view
 from featcache.manifest import Clip
 from featcache.progress import Progress, reporting
 from featcache.remote.urls import on_disk
 from featcache.store.places import local
-from featcache.wording import first, unknown, visible
+from featcache.store.provenance import Files
+from featcache.wording import amount, first, quoted, unknown, visible
 from pipelines.data.checks import check_device
 from pipelines.evaluation.ensembles import mean_scores
 from pipelines.evaluation.predictions import Columns, check_file, write_tables
@@ -82,8 +83,7 @@ def predict(
     Raises FeatcacheError for wrong input, such as features of another recipe than the run's, and if no clip has a
     prediction.
     """
-    if top_k < 1:
-        raise ConfigError(f"top_k is {top_k}; it must be at least 1")
+    _check_top_k(top_k)
     if overwrite and out is None:
         raise ArgumentsError("--overwrite belongs to --out FILE; name a file")
     check_device(device)
@@ -111,6 +111,12 @@ def predict(
 def _each(run: "PathLike | Run | Sequence[PathLike | Run]") -> "list[PathLike | Run]":
     """Return one run, or several, as a list."""
     return [run] if isinstance(run, str | os.PathLike | Run) else [*run]
+
+
+def _check_top_k(top_k: int) -> None:
+    numeric("top_k", top_k)
+    if top_k < 1:
+        raise ConfigError(f"top_k is {top_k}; it must be at least 1")
 
 
 def check_domains(heads: Sequence[Head], given: Sequence[Source], as_domain: str) -> None:
@@ -192,7 +198,7 @@ class Predictions:
     @property
     def total(self) -> int:
         """The number of clips to predict."""
-        return sum(len(source.rows) for source in self.sources)
+        return sum(len(source.rows) + len(source.refused) for source in self.sources)
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -230,9 +236,11 @@ class Predictions:
         """Yield clips with their outputs, a few hundred at a time."""
         self.failures.clear()
         self.incomplete.clear()
+        for clip, reason in (item for source in self.sources for item in source.refused.items()):
+            self._fail(clip, reason)
         opened = [(source, *self._opened(source)) for source in self.sources]
         sizes = [len(source.manifest) * len([*self.loaded.plans(keys)]) for source, _, keys in opened]
-        done, total = 0, sum(sizes) + self.total
+        done, total = 0, sum(sizes) + sum(len(source.rows) for source in self.sources)
         with reporting(self.progress, "predict", "clip") as report:
             report(done, total)
             for (source, stores, keys), size in zip(opened, sizes, strict=True):
@@ -258,9 +266,12 @@ class Predictions:
 
     def _again(self, source: Source, stores: Mapping[str, FeatureStore]) -> Iterator[str]:
         """Yield the keys of features that are kept, and of which clips have failed or have other files now."""
+        files = Files()
         for k, store in stores.items():
-            if features.outdated(store, self.loaded.wanted[k], source):
+            if clips := features.outdated(store, self.loaded.wanted[k], source, files):
                 self.loaded.extractor(k)
+                why = "their files were replaced, or may have been, since their features were made"
+                self.note(f"{store.path}: {amount(len(clips), 'clip')} extracted again ({quoted(clips)}): {why}")
                 yield k
             elif features.failed(store, self.loaded.wanted[k], source):
                 with suppress(FeatcacheError):  # without its weights, for example; the clips then keep their reasons
@@ -300,6 +311,11 @@ class Predictions:
     def _has(self, head: Head, feeds: Feeds, found: Found) -> bool:
         return any(isinstance(found.get(head.keys[m]), np.ndarray) for m in feeds)
 
+    def _fail(self, clip: str, reason: str) -> None:
+        """Report and keep the reason for which a clip has no prediction."""
+        self.failures[clip] = reason
+        self.note(visible(f"{clip}: {reason}"))
+
     def _usable(self, clip: Clip, found: Found) -> bool:
         """Return whether all runs can use the clip; report and keep the reason if not."""
         reasons, unread = list[tuple[str, str]](), list[tuple[str, str]]()
@@ -311,8 +327,7 @@ class Predictions:
             if not parts:
                 reasons.append(("clip", "it has neither features nor a caption that this run reads"))
         if reasons:
-            self.failures[clip.clip_id] = _together(reasons)
-            self.note(visible(f"{clip.clip_id}: {_together(reasons)}"))
+            self._fail(clip.clip_id, _together(reasons))
         elif unread:
             self.incomplete[clip.clip_id] = _together(unread)
             self.note(visible(f"{clip.clip_id}: predicted without {_together(unread)}"))

@@ -136,9 +136,8 @@ def switch(name: str, choices: Mapping[str, str]) -> str:
     return f'<div class="switch">{"".join(parts)}</div>'
 
 
-Rows = Sequence[
-    tuple[str, Sequence[str]]
-]  #: (CSS class, cells); a cell is markup with its td or th, as `cell` returns it
+#: (CSS class, cells); a cell is markup with its td or th, as `cell` returns it
+Rows = Sequence[tuple[str, Sequence[str]]]
 
 
 def table(heads: Sequence[str], body: Rows, kind: str = "", foot: Rows = ()) -> str:

@@ -18,10 +18,8 @@ SCATTER = 320  #: width and height of a scatter plot: about its pixels where thr
 BAR_WIDTH = 340  #: width of a bar panel in user units: about its pixels where three panels are side by side
 CURVE_WIDTH, CURVE_HEIGHT = 420, 250  #: size of a panel of curves, without its legend
 TREND_WIDTH, TREND_HEIGHT = 170, 92  #: size of a small panel of trends
-NORM_COLUMN, NORM_COLUMNS = (
-    132,
-    3,
-)  #: width of a column of norms, and most columns of an image, so that letters stay large
+NORM_COLUMN = 132  #: width of a column of norms
+NORM_COLUMNS = 3  #: most columns of an image of norms, so that letters stay large
 LEGEND = 330  #: width of the legend of norms, a phone's
 JITTER = 12  #: distance between the marks of two modalities
 FEW = 12  #: most numbers of a line of which each has a dot

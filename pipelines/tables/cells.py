@@ -273,6 +273,8 @@ class Table(Shown):
         }
 
     def __repr__(self) -> str:
-        shape = f"{len(self.all_lines)} rows × {len(self.shifts)} columns"
-        best = f", best {self.best.method!r}" if self.best else ""
+        rows, shifts = len(self.all_lines), len(self.shifts)
+        shape = f"{rows} row{'s' * (rows != 1)}, {shifts} shift{'s' * (shifts != 1)}"
+        marked = [line.method for line in self.lines if self.marks.get((line.method, "mean")) == BEST]
+        best = f", best {' and '.join(map(repr, marked))}" if marked else ""
         return f"Table({self.title!r}, {self.metric}, {shape}{best})"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
-from featcache.wording import first
+from featcache.wording import amount, first
 from pipelines.evaluation.answers import Texts, both_answers
 from pipelines.measures.paired import mcnemar
 from pipelines.tables.sides import Sides
@@ -48,7 +48,7 @@ class Block:
     clip: Texts  #: (n,)
     truth: Texts  #: (n,)
     words: Texts  #: (n,) the texts of captions; "" for clips
-    given: Texts  #: (2, S, n)
+    given: Texts  #: (2, S, n) predicted classes, or the answers that come first
     right: NDArray[np.bool_]  #: (2, S, n)
     rank: NDArray[np.float64] | None  #: (2, S, n), from 0; None for classes
 
@@ -111,7 +111,7 @@ def tested(blocks: Sequence[Block], remarks: Iterable[str]) -> Part:
             "Every clip counts once, for the side that has it right more often, because several answers to one clip, "
             "of several seeds or captions, are not independent."
         )
-    return Part("McNemar's test", _telling(grid), (*texts, *remarks))
+    return Part("McNemar's test", _without_constants(grid), (*texts, *remarks))
 
 
 def _answers(block: Block) -> int:
@@ -130,8 +130,8 @@ def _by_clip(blocks: Iterable[Block], seed: int | None = None) -> NDArray[np.int
     return np.array([*total.values()], np.int64)
 
 
-def _telling(grid: Cells) -> Cells:
-    """Return a table without its columns KIND and SHIFT where they do not tell lines apart."""
+def _without_constants(grid: Cells) -> Cells:
+    """Return a table without its columns KIND and SHIFT where all their cells are equal."""
     columns = [column for column in zip(*grid, strict=True) if column[0] not in (KIND, SHIFT) or len({*column[1:]}) > 1]
     return [list(cells) for cells in zip(*columns, strict=True)]
 
@@ -192,11 +192,11 @@ def classes(blocks: Sequence[Block]) -> Part:
             f"{_named(kind, kinds)}B is better in {won} of {len(shares)} classes, A in {len(changed) - won}{between}."
         )
     texts.append("A and B: the clips of the class that are right, in per cent, over all seeds and shifts.")
-    return Part("Classes won and lost", _telling(grid), tuple(texts))
+    return Part("Classes won and lost", _without_constants(grid), tuple(texts))
 
 
 def one_sided(blocks: Sequence[Block]) -> Part:
-    """The clips that one side has right and the other wrong, those of which B has more seeds right first."""
+    """The clips that one side gets right and the other wrong, those that B gets right in more seeds first."""
     grid, texts = [[KIND, SHIFT, "clip", "truth", "A", "B"]], []
     often = "and the other side wrong" if all(len(block.seeds) == 1 for block in blocks) else "in more seeds"
     kinds = _by_kind(blocks)
@@ -213,11 +213,11 @@ def one_sided(blocks: Sequence[Block]) -> Part:
                 given = [counted(block.given[s, :, k].tolist()) for s in (0, 1)]
                 grid.append([kind, block.shift, block.asked[k], block.truth[k], *given])
             listed = f", of which {CLIPS} are listed" if len(found) > CLIPS else ""
-            texts.append(f"{_named(kind, kinds)}{side} is right {often} for {len(found)} clips{listed}.")
+            texts.append(f"{_named(kind, kinds)}{side} is right {often} for {amount(len(found), 'clip')}{listed}.")
     if any(len(block.seeds) > 1 for block in blocks):
         texts.append("A and B: the predicted class, with the number of its seeds in parentheses where seeds differ.")
     texts.append("`featcache compare ... --clips FILE` writes all of them.")
-    return Part("Clips that only one side has right", _telling(grid), tuple(texts))
+    return Part("Clips that only one side gets right", _without_constants(grid), tuple(texts))
 
 
 def counted(given: list[str]) -> str:
@@ -228,7 +228,7 @@ def counted(given: list[str]) -> str:
 
 def moved(blocks: Sequence[Block]) -> Part:
     """The queries whose right answer moved most, in ranks that count from 1 and are means over seeds."""
-    grid, texts = [[KIND, SHIFT, "query", "right clip", "rank in A", "rank in B", "B - A"]], []
+    grid, texts = [[KIND, SHIFT, "query", "right answer", "rank in A", "rank in B", "B - A"]], []
     kinds = _by_kind(blocks)
     for kind, of_kind in kinds.items():
         found = []
@@ -240,13 +240,14 @@ def moved(blocks: Sequence[Block]) -> Part:
         found.sort(key=lambda each: -abs(each[0]))
         for move, a, b, block, k in found[: 2 * CLIPS]:
             query = shorten(block.words[k], LETTERS, placeholder="…") or block.asked[k]
-            grid.append([kind, block.shift, query, block.truth[k], f"{a:.4g}", f"{b:.4g}", f"{move:+.4g}"])
+            answer = shorten(block.truth[k], LETTERS, placeholder="…")
+            grid.append([kind, block.shift, query, answer, f"{a:.4g}", f"{b:.4g}", f"{move:+.4g}"])
         better = sum(move < 0 for move, *_ in found)
         texts.append(
             f"{_named(kind, kinds)}{better} queries have a better rank in B, {len(found) - better} a better one in A."
         )
     texts.append("Queries have no classes. `featcache compare ... --clips FILE` writes all queries whose rank differs.")
-    return Part("Queries whose rank moved most", _telling(grid), tuple(texts))
+    return Part("Queries whose rank moved most", _without_constants(grid), tuple(texts))
 
 
 def lines(blocks: Sequence[Block]) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""Two rows of a table, or two runs, side by side: settings, results, and the test clips that only one has right.
+"""Two rows of a table, or two runs, side by side: settings, results, and the test clips that only one gets right.
 
 A is the first and B the second; every difference is B - A.
 

@@ -225,6 +225,10 @@ class Task:
         """Return direction -> rank of the right answer to each query, from 0; {} if the task has no queries."""
         return {}
 
+    def firsts(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.int64]]:
+        """Return direction -> the answer that comes first for each query, as a row of the outputs; as for `ranks`."""
+        return {}
+
 
 def classes_of(manifest: Manifest, label: str, domains: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the classes that rows of these domains have, in any split, sorted."""

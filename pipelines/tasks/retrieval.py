@@ -5,19 +5,22 @@ Outputs are embeddings, "visual" (clips, M) and "text" (captions, M); "clip" (ca
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from featcache import Manifest
 from featcache.errors import ConfigError
 from heads.nets import Net, Retrieval
 from pipelines.measures.outcomes import Outcomes, Values
-from pipelines.measures.ranks import geometric_mean, ranks, recall
+from pipelines.measures.ranks import firsts, geometric_mean, ranks, recall
 from pipelines.settings import name_of
 from pipelines.tasks import Metric, Outputs, RunLike, Task, Truth
+
+N = TypeVar("N", bound=np.generic)
 
 RANK = 10**9  #: no published rank is larger
 OF_RANKS = {
@@ -114,20 +117,30 @@ class RetrievalTask(Task):
 
     def ranks(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.float64]]:
         """Return "t2v" -> rank of each caption's clip, and "v2t" -> rank of each clip's best caption, nan without."""
-        assert isinstance(net, Retrieval)
-        device = next(net.parameters()).device
-        with torch.no_grad():
-            t2v, v2t = ranks(
-                outputs["text"],
-                outputs["visual"],
-                outputs["clip"],
-                lambda l_TM, v_TM: net.similarity(l_TM.to(device), v_TM.to(device)),
-            )
-        return {"t2v": t2v, "v2t": v2t}
+        return _both_ways(ranks, outputs, net)
+
+    def firsts(self, outputs: Outputs, net: Net | None) -> dict[str, NDArray[np.int64]]:
+        """Return "t2v" -> the clip that comes first for each caption, and "v2t" -> the first caption of each clip."""
+        return _both_ways(firsts, outputs, net)
 
     def choice(self, values: Mapping[str, float]) -> float:
         """Return the mean over both directions of the geometric mean of R@1, R@5 and R@10."""
         return (values["t2v/GM"] + values["v2t/GM"]) / 2
+
+
+def _both_ways(
+    measure: Callable[..., tuple[NDArray[N], NDArray[N]]], outputs: Outputs, net: Net | None
+) -> dict[str, NDArray[N]]:
+    """Return "t2v" and "v2t" -> what `ranks` or `firsts` returns, by the net's similarity."""
+    assert isinstance(net, Retrieval)
+    device = next(net.parameters()).device
+
+    def similarity(l_TM: Tensor, v_TM: Tensor) -> Tensor:
+        return net.similarity(l_TM.to(device), v_TM.to(device))
+
+    with torch.no_grad():
+        t2v, v2t = measure(outputs["text"], outputs["visual"], outputs["clip"], similarity)
+    return {"t2v": t2v, "v2t": v2t}
 
 
 def of_ranks(t2v: NDArray[np.float64], v2t: NDArray[np.float64]) -> dict[str, float]:

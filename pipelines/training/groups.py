@@ -50,10 +50,10 @@ class Plan:
     def __str__(self) -> str:
         if self.together:
             return f"{self.row}: {self.runs} runs in one pass, {self.gain:.1f}x as fast as one by one"
-        return f"{self.row}: one by one, {self.why or f'a pass of {self.runs} gains only {self.gain:.2f}x'}"
+        return f"{self.row}: one by one, because {self.why or f'a pass of {self.runs} gains only {self.gain:.2f}x'}"
 
 
-FEW = Plan("rows of few runs that differ only in numbers", 0, why="a pass of so few would hardly gain")
+FEW = Plan("runs that differ only in numbers from few others", 0, why="a pass of so few would hardly be faster")
 STREAMING = "each of its runs reads its own blocks of features that are larger than memory"
 
 

@@ -144,6 +144,7 @@ class Run:
     def _open(cls, folder: Path) -> "Run":
         if not folder.is_dir():
             raise NotTrainedError(f"no finished run at {folder}; train it with `featcache train-head`")
+        _refuse_runs(folder)
         config, has_sums = read_config(folder), _check_sums(folder, files_of(folder))
         run = cls(folder, config, _sound(folder / "run.json", _facts))
         _sound(folder / "run.json", run.check_facts)
@@ -323,13 +324,19 @@ def is_run(folder: Path) -> bool:
     return not folder.name.startswith(".") and any((folder / name).is_file() for name in FILES)
 
 
+def _refuse_runs(folder: Path) -> None:
+    """Raise NotTrainedError for a folder that has runs and is none."""
+    if not is_run(folder) and (inside := sorted(path.name for path in folder.iterdir() if is_run(path))):
+        raise NotTrainedError(f"{folder} is a folder of runs; name one of them: {first(inside)}")
+
+
 def find_run(word: Path, runs: Path) -> Run:
     """Open the run of a folder, or of an id in the folder of all runs; ConfigError if there is none."""
     folder = next((folder for folder in (word, runs / word) if is_run(folder)), None)
     if folder:
         return Run.open(folder)
-    if word.is_dir() and (inside := sorted(path.name for path in word.iterdir() if is_run(path))):
-        raise ConfigError(f"{word} is a folder of runs; name one of them: {first(inside)}")
+    if word.is_dir():
+        _refuse_runs(word)
     raise ConfigError(
         f"{word} is no finished run, and {runs} has none of that id; name the folder that `featcache train-head` has "
         "made"

@@ -181,6 +181,7 @@ CELLS = {  # values -> their text, or a word of the type of a column that is lef
     "numbers": (pa.array([5, None]).dictionary_encode(), ["5", ""]),
     "categories of bytes": (pa.array([b"b", None]).dictionary_encode(), ["b", ""]),
     "categories of dates": (pa.array([DAY, None]).dictionary_encode(), ["2020-01-31T10:00:00", ""]),
+    "duration": (pa.array([-10, 3_600_000], pa.duration("ms")), ["-0:00:00.010000", "1:00:00.000000"]),
     "lists": (pa.array([[1], [2]]), "list"),
     "objects": (pa.array([{"x": 1}, {"x": 2}]), "struct"),
     "file": (pa.array([{"path": "a.mp4", "bytes": b""}, None]), ["a.mp4", ""]),
@@ -210,6 +211,35 @@ def test_a_column_of_arrow_is_text_or_is_named_with_its_type(tmp_path, kind, for
     assert len(make(path, clip_id="id", out=tmp_path / "m.csv")) == 2
 
 
+@pytest.mark.parametrize("orient", ["columns", "records", "index", "split", "table"])
+def test_json_of_pandas_is_read_in_each_orientation(tmp_path, orient):
+    FRAME.to_json(tmp_path / "t.json", orient=orient)
+    assert clips(tmp_path / "t.json") == EXPECTED
+    FRAME[1:].to_json(tmp_path / "t.json", orient=orient)  # its rows are 1 and 2
+    assert clips(tmp_path / "t.json") == EXPECTED[1:]
+    (tmp_path / "t.pkl").write_bytes(pickle.dumps(FRAME.to_dict()))
+    assert clips(tmp_path / "t.pkl") == EXPECTED
+
+
+def test_json_of_pandas_by_ids_or_without_names_is_one_sentence(tmp_path):
+    FRAME.set_index("video").to_json(tmp_path / "t.json")
+    with pytest.raises(ManifestError, match=r"column 'action' .*by id.*orient='records'"):
+        make(tmp_path / "t.json", clip_id="key", label="action")
+    FRAME.to_json(tmp_path / "t.json", orient="values")
+    with pytest.raises(FormatError, match="row 1 is a list.*named"):
+        table_files.read(tmp_path / "t.json")
+    for content in ({"columns": ["a"], "index": [0], "data": [[1, 2]]}, {"schema": {}, "data": 3}):
+        (tmp_path / "t.json").write_text(json.dumps(content))
+        with pytest.raises(FormatError, match="data"):
+            table_files.read(tmp_path / "t.json")
+
+
+def test_a_pickled_frame_with_dates_is_to_be_saved_as_parquet(tmp_path):
+    pd.DataFrame({"id": ["a"], "day": [pd.Timestamp("2020-01-31")]}).to_pickle(tmp_path / "t.pkl")
+    with pytest.raises(FormatError, match="DatetimeArray.*Parquet"):
+        table_files.read(tmp_path / "t.pkl")
+
+
 def test_an_arrow_dictionary_may_hold_none(tmp_path):
     values = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0]), pa.array(["p", None]))
     write_arrow(tmp_path / "set", pa.table({"id": ["a", "b", "c"], "x": values}))
@@ -223,6 +253,9 @@ def test_an_arrow_dictionary_may_hold_none(tmp_path):
         ((1, 2.0), ["1", "2"]),
         ([{"path": "a"}, None], ["a", ""]),
         (np.array([b"x", b"y"]), ["x", "y"]),
+        (np.array(["2020-01-31T10", "NaT"], "M8[ns]"), ["2020-01-31T10:00:00", ""]),
+        (np.array(["2020-01-31", "NaT"], ">M8[D]"), ["2020-01-31", ""]),
+        (np.array([-10, 3_600_000], "m8[ms]"), ["-0:00:00.010000", "1:00:00.000000"]),
         ([b"\xff", b"y"], "bytes"),
         ([[1], [2]], "lists"),
         ([{"x": 1}, None], "objects"),

@@ -1,5 +1,7 @@
 """Names of users that become folders, and paths in sentences that are kept."""
 
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from featcache import Clip, Manifest
 from featcache.errors import FeatcacheError, ManifestError
 from featcache.naming import folder_name, renamed
+from featcache.wording import visible
 
 BAD = [
     "",
@@ -30,6 +33,15 @@ BAD = [
     "\u00e9" * 101,
 ]
 GOOD = ["m", "P01 (day 2)", "caf\u00e9", "\u53a8\u623f", "a.b", "a..b", "-x", "con", "a\\b", "x" * 200]
+
+
+def test_all_characters_that_are_not_seen_are_escaped():
+    for code in range(sys.maxunicode + 1):
+        c = chr(code)
+        hidden = unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        assert visible(c) == (repr(c)[1:-1] if hidden else c), hex(code)
+    assert visible("a\u200e\u200f\u061cb") == r"a\u200e\u200f\u061cb"
+    assert visible("a\n\u200eé", keep="\n") == "a\n\\u200eé"
 
 
 @pytest.mark.parametrize("name", BAD, ids=ascii)

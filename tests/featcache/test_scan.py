@@ -3,7 +3,7 @@ import os
 import pytest
 
 from featcache.errors import ArgumentsError, ManifestError
-from featcache.scanning import scan
+from featcache.scanning import scan, unlabelled, whole_files
 
 
 def touch(folder, *names):
@@ -119,6 +119,20 @@ def test_names_that_a_manifest_cannot_hold(tmp_path):
     (tmp_path / "a" / os.fsdecode(b"k\xfcche.mp4")).write_bytes(b"")
     with pytest.raises(ManifestError, match=r"a/k\\xfcche.mp4' is not UTF-8.*; rename"):
         scan(tmp_path, "{domain}/{clip_id}")
+
+
+def test_files_that_a_manifest_cannot_hold_are_left_out_of_clips_to_predict(tmp_path):
+    odd = {" .mp4": "blank", os.fsdecode(b"k\xfcche.mp4"): "not UTF-8"}
+    for name in odd:
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ManifestError, match="rename"):
+        unlabelled(tmp_path, "d")
+    touch(tmp_path, "good.mp4")
+    manifest, refused = unlabelled(tmp_path, "d")
+    assert [clip.source for clip in manifest] == ["good.mp4"]
+    assert [*refused] == [" .mp4", r"k\xfcche.mp4"]
+    assert all(reason in text for reason, text in zip(odd.values(), refused.values(), strict=True))
+    assert len(whole_files("m", sorted(tmp_path.iterdir()), "d")[1]) == 2
 
 
 @pytest.mark.parametrize("fps", [0.0, -3.0, float("nan"), float("inf")])

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.helpers.processes import heed_ctrl_c
 
 HEAD = """
-import hashlib, os, signal, sys, threading, time
+import hashlib, os, signal, sys, threading, time, weakref
 from concurrent.futures import ThreadPoolExecutor
 from featcache import stopping
 from featcache.stopping import stoppable
@@ -26,6 +26,7 @@ BODIES = {  # what the main thread does when the signal comes -> what is printed
     "waits for a thread": ("with ThreadPoolExecutor(1) as pool: pool.submit(time.sleep, 60)", ""),
     "goes on": ("try: time.sleep(60)\nexcept KeyboardInterrupt: time.sleep(60)", ""),
     "ends by another error": ("try: time.sleep(60)\nexcept KeyboardInterrupt: 1 / 0", ""),
+    "is in a callback": ("end = weakref.ref(ThreadPoolExecutor(1), lambda _: time.sleep(60))\ntime.sleep(60)", ""),
     "swallows it": ("try: time.sleep(60)\nexcept KeyboardInterrupt: pass", ""),
 }
 

@@ -310,7 +310,7 @@ def test_retrieval_compares_the_ranks_of_queries(tmp_path):
     for path in paths:
         results.append(tmp_path / "runs" / "results.jsonl", evaluate(path, stores))
     compared = comparing.compare(sides.of_runs(*paths), stores)
-    a, b = (ranked(path, stores) for path in paths)
+    a, b = ({way: rank for way, (rank, _) in ranked(path, stores).items()} for path in paths)
     tests = {line[0]: line[1:4] for line in part(compared, "McNemar").grid[1:]}
     of_captions = run_folders.Run.open(paths[0]).outputs["clip"]
     for way, clip_of in (("t2v", of_captions), ("v2t", np.arange(6))):

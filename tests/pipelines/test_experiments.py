@@ -90,9 +90,8 @@ def test_grid_rows_differ_in_method_and_sides_alone():
         ("RNA (UDA)", ("c",), "b", "b", rna.Params),
         ("supervised-target", ("b",), None, "b", source_only.Params),
     ]
-    assert [c.batch for c in configs] == [(64, 64)] * 4 + [(32, 32)] * 2 + [
-        (64, 64)
-    ]  # without a target 64 of the source
+    # without a target 64 of the source
+    assert [c.batch for c in configs] == [(64, 64)] * 4 + [(32, 32)] * 2 + [(64, 64)]
     same = {"row": "", "source": ("x",), "target": None, "test": "y", "method": source_only.Params(), "batch": (1, 1)}
     assert len({dataclasses.replace(config, **same).id for config in configs}) == 1
 

@@ -14,6 +14,7 @@ from featcache.errors import ArgumentsError, ConfigError, ManifestError
 from pipelines.commands.jobs import job
 from pipelines.evaluation.results import Result
 from pipelines.training import engine
+from pipelines.training.runs import NotTrainedError
 from tests.helpers.stores import manifest, run, write_all, write_store
 from tests.pipelines.test_cli import run as command
 
@@ -217,6 +218,8 @@ def test_a_table_has_the_best_number_in_bold(given, evaluation):
     table = pipelines.table(**given)
     bold = {re.sub(r"<.*?>", "", cell) for cell in re.findall(r"<strong>[\d.]+ ± .*?</strong>", table._repr_html_())}
     assert bold == set(re.findall(r"\*\*([\d.]+ ± [\d.]+)\*\*", str(table)))
+    rows = [line.split("|")[1].strip() for line in str(table).splitlines() if line.startswith("|") and "**" in line]
+    two_lines(table, "2 rows", "shift", *[repr(row) for row in rows if table.marks.get((row, "mean")) == "best"])
 
 
 def test_names_and_entries_print_what_the_commands_print_and_show_themselves():
@@ -326,6 +329,17 @@ def test_arguments_that_exclude_each_other(given):
             call()
     result = command("table", "kitchens", "--stress", "--ensemble")
     assert (result.exit_code, "Usage: " in result.stderr) == (2, True)
+    for name, call in {
+        "workers": lambda: pipelines.train(**given, workers="2"),
+        "k": lambda: pipelines.search("runs", "a dog", "3"),
+        "weights_seed": lambda: featcache.extract(manifest(), "hog", weights_seed="3"),
+        "fps": lambda: featcache.scan("videos", domain="a", fps="25"),
+        "seed": lambda: featcache.from_csv("t.csv", clip_id="id", seed="0"),
+    }.items():
+        with pytest.raises(ArgumentsError, match=f"{name} is '.*'.*number"):
+            call()
+    with pytest.raises(NotTrainedError, match="is a folder of runs; name one of them: "):
+        pipelines.Run.open(given["runs"])
     with pytest.raises(ConfigError, match="json.*markdown, csv, latex"):
         pipelines.table(**given).text("json")
 

@@ -142,7 +142,7 @@ def test_a_run_that_explodes_in_linear_algebra_stops_no_other(stores, tmp_path):
     exploded = [ended.pop(configs[0].id)[0] for ended in (together, alone)]
     assert [outcome.status for outcome in exploded] == ["failed", "failed"]
     assert exploded[0].note == exploded[1].note
-    assert "one by one, a step of 1 of 4 also fails alone (_LinAlgError: " in str(exploded[0].plan)
+    assert "one by one, because a step of 1 of 4 also fails alone (_LinAlgError: " in str(exploded[0].plan)
     check_equal(together, alone, batched=3)
     assert {outcome.status for outcome, _ in together.values()} == {"trained"}
 
@@ -225,7 +225,7 @@ def test_a_method_that_no_pass_can_take_is_trained_one_by_one_with_the_reason(st
     check_equal(together, alone, batched=0)
     plans = {str(outcome.plan) for outcome, _ in together.values()}
     assert len(plans) == 1
-    assert "source-only: one by one, a pass of 3 is not possible (RuntimeError: " in plans.pop()
+    assert "source-only: one by one, because a pass of 3 is not possible (RuntimeError: " in plans.pop()
 
 
 def test_state_outside_of_buffers_is_noticed(stores, tmp_path, monkeypatch):
@@ -243,7 +243,7 @@ def test_a_pass_that_gains_too_little_is_not_made(stores, tmp_path, monkeypatch)
     configs = [run(seed=k) for k in range(3)]
     together, alone = both_ways(configs, stores, tmp_path)
     for id, (outcome, one) in together.items():
-        assert "source-only: one by one, a pass of 3 gains only " in str(outcome.plan)
+        assert "source-only: one by one, because a pass of 3 gains only " in str(outcome.plan)
         assert one.log() == alone[id][1].log()  # to the bit: measuring has drawn nothing
         assert "batched" not in json.loads((one.folder / "run.json").read_text())
 
@@ -255,7 +255,7 @@ def test_the_plan_names_what_it_does(stores, tmp_path):
     outcomes = engine.run_all(configs, stores, tmp_path)
     plans = {str(outcome.plan) for outcome in outcomes}
     assert {plan.partition(",")[0] for plan in plans} == {"RNA: 3 runs in one pass", "X: one by one"}
-    assert any(plan.startswith("X: one by one, its rounds ") for plan in plans)
+    assert any(plan.startswith("X: one by one, because its rounds ") for plan in plans)
     assert {outcome.plan for outcome in engine.run_all(configs, stores, tmp_path)} == {None}  # nothing is left to train
 
 

@@ -392,7 +392,9 @@ def linked(of, folder, *, names="abcdefgh", broken=()):
 
 
 def bytes_of(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Relative path -> bytes of each file; without the records of media files, whose lines come in any order."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".files"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def test_new_videos_get_the_features_of_the_recipe(filmed, tmp_path, monkeypatch):
@@ -508,7 +510,7 @@ def test_files_that_were_replaced_in_their_place_are_extracted_again(words, film
     new = linked(of, tmp_path / "new")
     for name in "abdeh":
         (new / f"{name}.mp4").unlink()
-    unlabelled(new, "d1").write(tmp_path / "new.csv")
+    unlabelled(new, "d1")[0].write(tmp_path / "new.csv")
     clips, options = new if words == "folder" else tmp_path / "new.csv", {"stores": tmp_path / "kept"}
     first, opened = predict(folder, clips, **options).frame(), list[str]()
     shutil.copy(of.path(of.clips[5]), tmp_path / "other")
@@ -536,12 +538,53 @@ def test_files_that_were_replaced_in_their_place_are_extracted_again(words, film
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("before", ["interrupted", "of an earlier version", "renewal interrupted"])
+def test_files_that_were_replaced_where_the_record_is_not_complete(before, filmed, tmp_path, monkeypatch):
+    """The predictions are those without kept features."""
+    of, _, folder = filmed
+    new, kept = linked(of, tmp_path / "new"), tmp_path / "kept"
+    unlabelled(new, "d1")[0].write(tmp_path / "new.csv")
+    hog = load_extractors(["hog"], ["hog.count=1"])
+
+    def killed(self, row, *rest):
+        """End after the row was written, so that others stay in the journal."""
+        self.writer.done(row, *rest)
+        if row == 5:
+            raise RuntimeError("killed")
+        self._made(row)
+
+    def extract_films(**options):
+        extract(Manifest.read(tmp_path / "new.csv"), hog, kept, plan=Plan("segments", 2), workers=1, **options)
+
+    def replace(name, other):
+        shutil.copy(of.path(of.clips[other]), tmp_path / "other")
+        os.replace(tmp_path / "other", new / name)
+
+    if before != "interrupted":
+        extract_films()
+    if before == "renewal interrupted":
+        replace("f.mp4", 0)
+    if before != "of an earlier version":
+        with monkeypatch.context() as patch:
+            patch.setattr(extraction.RecordingWriter, "done", killed)
+            with pytest.raises(RuntimeError, match="killed"):
+                extract_films(renew=True)
+    else:
+        (kept / "new" / ".hog.zarr.files").unlink()
+    replace("f.mp4", 2)
+    replace("a.mp4", 3)
+    expected = predict(folder, tmp_path / "new.csv").frame()
+    for _ in range(2):
+        pd.testing.assert_frame_equal(predict(folder, tmp_path / "new.csv", stores=kept).frame(), expected)
+
+
+@pytest.mark.slow
 def test_a_record_of_files_that_is_damaged_is_named(filmed, tmp_path):
     of, _, folder = filmed
     new = linked(of, tmp_path / "new", broken=range(2, 8))
     predict(folder, new, stores=tmp_path / "kept").frame()
-    (tmp_path / "kept" / "new" / ".sources.json").write_text("[]")
-    with pytest.raises(StoreError, match=r"kept/new/.sources.json.*remove it"):
+    (tmp_path / "kept" / "new" / ".hog.zarr.files").write_text("[]")
+    with pytest.raises(StoreError, match=r"kept/new/.hog.zarr.files.*remove it"):
         predict(folder, new, stores=tmp_path / "kept").frame()
 
 
@@ -837,6 +880,7 @@ WRONG = {  # words, and what the sentence names
     "a folder as file": (("RUN", "toy", "--out", "folder.csv"), "folder.csv is a folder"),
     "a place that cannot be written to": (("RUN", "toy", "--out", "notes.txt/p.csv"), "notes.txt"),
     "no such domain": (("RUN", "toy", "--domain", "dusk"), "no clip has --domain dusk.*day, night"),
+    "no such split": (("RUN", "toy", "--split", "val"), r"--split val.*day \(test, train\), night \(test, train\)"),
     "a store that no run reads": (("RUN", "toy/hog.zarr", "toy/rms.zarr"), "rms.zarr holds features by rms.*hog"),
     "weights of another extractor": (("RUN", "toy", "--weights", "hig=x"), "no extractor 'hig'.*hog"),
     "weights without a file": (("RUN", "toy", "--weights", "hog"), "--weights hog: write .*EXTRACTOR=FILE"),
@@ -871,6 +915,13 @@ def test_wrong_input_is_one_sentence(case, folder, place, monkeypatch):
     assert re.search(expected, " ".join(result.stderr.split())), result.stderr
     assert sorted(place.iterdir()) == before
     assert (place / "notes.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("value", ["3", 2.5, True])
+@pytest.mark.parametrize("option", ["top_k", "workers"])
+def test_a_number_of_another_type_is_one_sentence(folder, stores, option, value):
+    with pytest.raises(ArgumentsError, match=f"{option} is {value!r}, .*whole number"):
+        predict(folder, stores / "toy", **{option: value})
 
 
 def test_an_empty_domain_is_no_domain(folder, stores):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.measures.ranks import ranks
+from pipelines.measures.ranks import firsts, ranks
 from pipelines.tasks.retrieval import of_ranks
 
 
@@ -37,23 +37,41 @@ def test_a_case_worked_by_hand():
     xi = [[3, 1, 3], [2, 5, 4], [0, 2, 1]]
     t2v, v2t = ranks(*looked_up(xi)[:2], np.array([0, 0, 1]), looked_up(xi)[2])
     assert t2v.tolist() == [0.5, 2, 0]  # caption 0 ties with clip 2; caption 1's clip is last; caption 2's is first
-    assert v2t.tolist()[:2] == [
-        0,
-        1,
-    ]  # clip 0's 3 leads its column; clip 1's 2 comes after caption 1's 5
+    assert v2t.tolist()[:2] == [0, 1]  # clip 0's 3 leads its column; clip 1's 2 comes after caption 1's 5
     assert np.isnan(v2t[2])
+
+
+def drawn(data):
+    """Similarities (c, n) with many ties, the clip of each caption, and the size of tiles."""
+    c, n, tile = (data.draw(st.integers(1, most)) for most in (9, 7, 5))
+    xi = data.draw(st.lists(st.lists(st.integers(-2, 2), min_size=n, max_size=n), min_size=c, max_size=c))
+    clip = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=c, max_size=c)))
+    return xi, clip, tile
 
 
 @given(st.data())
 def test_ranks_equal_brute_force_with_many_ties(data):
-    c, n, tile = (data.draw(st.integers(1, most)) for most in (9, 7, 5))
-    xi = data.draw(st.lists(st.lists(st.integers(-2, 2), min_size=n, max_size=n), min_size=c, max_size=c))
-    clip = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=c, max_size=c)))
+    xi, clip, tile = drawn(data)
     text, visual, similarity = looked_up(xi)
     t2v, v2t = ranks(text, visual, clip, similarity, tile=tile)
     expected = naive(xi, clip)
     np.testing.assert_array_equal(t2v, expected[0])
     np.testing.assert_array_equal(v2t, expected[1])
+
+
+@given(st.data())
+def test_the_first_answer_is_the_largest_and_never_the_right_one_of_a_wrong_query(data):
+    xi, clip, tile = drawn(data)
+    text, visual, similarity = looked_up(xi)
+    t2v, v2t = firsts(text, visual, clip, similarity, tile=tile)
+    ranks_t2v, ranks_v2t = ranks(text, visual, clip, similarity)
+    matrix = np.array(xi)
+    c, n = matrix.shape
+    assert matrix[np.arange(c), t2v].tolist() == matrix.max(1).tolist()
+    assert matrix[v2t, np.arange(n)].tolist() == matrix.max(0).tolist()
+    assert (t2v == clip).tolist() == (ranks_t2v == 0).tolist()
+    shared = [np.sum(matrix[clip == j, j] == matrix[:, j].max()) for j in range(n)]  # a clip's captions that tie
+    assert all((clip[v2t[j]] == j) == (ranks_v2t[j] == (shared[j] - 1) / 2) for j in range(n) if (clip == j).any())
 
 
 @pytest.mark.parametrize("tile", [16, 64, 100, 1024])

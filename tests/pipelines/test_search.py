@@ -301,9 +301,8 @@ def test_a_real_sentence_encoder_finds_what_is_meant(tmp_path, monkeypatch):
     exact = in_store(path, SENTENCES[11], 1, model=str(model))[0]
     assert (exact.clip.caption, exact.score) == (SENTENCES[11], pytest.approx(1, abs=1e-6))
 
-    monkeypatch.setattr(
-        "pipelines.evaluation.search.text_extractor", lambda *_: extractor
-    )  # as found above, without the wait
+    # as found above, without the wait
+    monkeypatch.setattr("pipelines.evaluation.search.text_extractor", lambda *_: extractor)
     found = {query: [hit.clip.caption for hit in in_store(path, query, 2)] for query in QUERIES}
     assert set(found["someone chops vegetables"]) == {SENTENCES[0], SENTENCES[6]}
     assert found["music for strings"][0] == SENTENCES[5]

@@ -468,7 +468,15 @@ def test_the_reason_has_the_figures(stores, monkeypatch):
 
 
 def test_half_of_the_memory_is_free_where_the_system_has_no_number(tmp_path):
-    assert free_memory(proc=tmp_path) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    assert free_memory(proc=tmp_path) == half
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\n")
+    assert free_memory(proc=tmp_path) == half
+
+
+def test_a_system_without_groups_has_the_number_of_its_kernel(tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 5000 kB\n")
+    assert free_memory(proc=tmp_path) == 5000 << 10
 
 
 def test_free_memory_is_part_of_the_machine():

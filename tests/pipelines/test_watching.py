@@ -170,8 +170,9 @@ def test_a_watch_that_nobody_hears_keeps_nothing():
 
 
 @pytest.mark.slow
-def test_news_take_a_small_share_of_training(tmp_path, stores, monkeypatch):
-    """Processor time of one run with a bar: about 1 % on a quiet machine. Trackers are not measured."""
+@pytest.mark.parametrize("shown", [True, False], ids=["bar", "quiet"])
+def test_news_take_less_than_a_fiftieth_of_training(tmp_path, stores, monkeypatch, shown):
+    """Processor time, the best of three runs. Trackers are not measured: docs/guide.md has their cost."""
     spent, printed = defaultdict(float), io.StringIO()
 
     def timed(place, name):
@@ -188,12 +189,17 @@ def test_news_take_a_small_share_of_training(tmp_path, stores, monkeypatch):
 
     timed(Watch, "stepped")
     timed(training, "fit")
-    mine = experiment(tmp_path, seeds=1, steps=2000)
-    with tqdm(file=printed) as bar:
-        (outcome,) = pipelines.train(mine, stores, tmp_path / "runs", workers=1, progress=Bar(bar))
-    assert outcome.status == "trained"
-    assert len(set(re.findall(r"(\d+) of 2000 steps", printed.getvalue()))) > 5
-    assert spent["stepped"] < 0.04 * spent["fit"]
+    mine, shares = experiment(tmp_path, seeds=1, steps=2000), list[float]()
+    for runs in "abc":
+        spent.clear()
+        with tqdm(file=printed, disable=not shown) as bar:
+            progress = Bar(bar) if shown else False
+            (outcome,) = pipelines.train(mine, stores, tmp_path / runs, workers=1, progress=progress)
+        assert outcome.status == "trained"
+        assert spent["fit"]
+        shares.append(spent["stepped"] / spent["fit"])
+    assert (len(set(re.findall(r"(\d+) of 2000 steps", printed.getvalue()))) > 5) == shown
+    assert min(shares) < 0.02
 
 
 def test_a_run_that_fails_has_told_its_last_terms(stores, tmp_path, monkeypatch):

@@ -1,0 +1,183 @@
+r"""The media files that the rows of a store were made from, so that a file that was replaced since is noticed.
+
+    .NAME.zarr.files        next to the store NAME.zarr: a line per event, and the last line of a row counts
+        ROW                 the row is being written, so the file of its features is not known
+        ROW SIZE TIME DIGEST    the row was made from a file in this state; without DIGEST if that was not read
+
+Lines are only appended, each in one write: ROW before a row is read, and the state that its file had then after the row
+is kept. So whatever is killed, and whoever else writes, a row never has the line of a file that is newer than that of
+its features. A line that is cut off names no file that exists, at worst of another row. Lines begin with \n, so that
+nothing is joined to such a line.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import StoreError
+from featcache.files import disk_errors, regular
+from featcache.manifest import Manifest
+from featcache.store import _block
+from featcache.store import _format as fmt
+from featcache.store.content import State, digest_of, state_of
+from featcache.store.reader import FeatureStore
+from featcache.store.writer import StoreWriter
+
+LINE = re.compile(r"(\d+)(?: (\d*(?: \d*(?: [0-9a-f]*)?)?))?")  #: also one that is cut off
+MADE = (fmt.DONE, fmt.ABSENT)  #: states of rows that are made from a file; failed ones have their own way to be retried
+
+
+class Files:
+    """The media files as they are when they are first looked at; each is read once."""
+
+    def __init__(self) -> None:
+        self.state = cache(state_of)
+        self.digest = cache(digest_of)
+        self.described = cache(self._described)
+
+    def _described(self, path: Path) -> str:
+        """Return state and digest of a file; only the state it had, if it has changed since `state` was read."""
+        before, digest = self.state(path), self.digest(path)
+        return f"{before} {digest}" if before and before == state_of(path) else str(before or "")
+
+
+class Record:
+    """The file with the lines of a store; several processes may append to it."""
+
+    def __init__(self, store: Path) -> None:
+        store = store.resolve()
+        self.path = store.with_name(f".{store.name}.files")
+
+    def append(self, *lines: str) -> None:
+        """Append lines without their newline."""
+        with disk_errors(self.path), regular(self.path, StoreError).open("ab") as file:
+            file.write("".join(f"\n{line}" for line in lines).encode())
+
+    def files(self) -> dict[int, str]:
+        """Return row -> "SIZE TIME DIGEST" of its file, "" if that is not known; rows without a line are left out."""
+        try:
+            lines = regular(self.path, StoreError).read_text(encoding="ascii", errors="replace").splitlines()
+        except FileNotFoundError:
+            return {}
+        found = {}
+        for line in filter(None, lines):
+            if not (match := LINE.fullmatch(line)):
+                raise StoreError(
+                    f"{self.path} is damaged: {line[:80]!a}; remove it, and the store if files were replaced"
+                )
+            found[int(match[1])] = match[2] or ""
+        return found
+
+
+class RecordingWriter:
+    """A writer of a store that also records the files of the rows."""
+
+    def __init__(self, writer: StoreWriter, manifest: Manifest, files: Files) -> None:
+        self.writer, self.manifest, self.files = writer, manifest, files
+        self.record = Record(writer.path)
+        self.dtype, self.refusal = writer.dtype, writer.refusal
+
+    @property
+    def pending(self) -> list[int]:
+        """The rows that are still to be computed."""
+        return self.writer.pending
+
+    def claim(self, row: int) -> bool:
+        """Return whether this writer has the row's block; if so, the row's file is to be read next."""
+        ours = self.writer.claim(row)
+        if ours:
+            self.files.state(self._path(row))
+            self.record.append(str(row))
+        return ours
+
+    def done(
+        self,
+        row: int,
+        features: NDArray[np.floating],
+        start: NDArray[np.floating],
+        stop: NDArray[np.floating],
+        note: str = "",
+    ) -> None:
+        """Write a row of features."""
+        self.writer.done(row, features, start, stop, note)
+        self._made(row)
+
+    def failed(self, row: int, reason: str) -> None:
+        """Record that the row's clip could not be read."""
+        self.writer.failed(row, reason)
+
+    def absent(self, row: int, reason: str) -> None:
+        """Record that the row's clip does not have the modality."""
+        self.writer.absent(row, reason)
+        self._made(row)
+
+    def _made(self, row: int) -> None:
+        if described := self.files.described(self._path(row)):
+            self.record.append(f"{row} {described}")
+
+    def _path(self, row: int) -> Path:
+        return self.manifest.path(self.manifest.clips[row])
+
+
+def replaced(path: Path, manifest: Manifest, files: Files, *, settle: bool = False) -> dict[int, bool]:
+    """Return the rows of a store whose features are not known to be of the clips' present files.
+
+    Row -> True if its file was replaced for sure, False if it may have been. Files of equal content are the same, and
+    files that are gone are left out, as are captions and imported features. Rows without a line, of earlier versions,
+    are those of the present file if that was there, in this state, before they were committed.
+    settle: record what was found, because that time may change at the next commit.
+    """
+    try:
+        store = FeatureStore.open(path)
+    except StoreError:  # there is none, or whoever uses it says so
+        return {}
+    if store.modality == "text" or store.recipe.get("recipe") == "external":
+        return {}
+    record = Record(path)
+    recorded, found, news = record.files(), dict[int, bool](), list[str]()
+    for row, committed in _made_rows(store):
+        clip = manifest.clips[row] if row < len(manifest) else None
+        if not clip or not clip.source or not (now := files.state(manifest.path(clip))):
+            continue
+        before = recorded.get(row)
+        known = _before(now, committed) if before is None else before
+        state, digest = known.split()[:2], known.split()[2:]
+        if state != str(now).split() and digest and digest == [files.digest(manifest.path(clip))]:
+            known = f"{now} {digest[0]}"
+        elif state != str(now).split():
+            found[row] = bool(known)
+        if known != before:
+            news.append(f"{row} {known}".rstrip())
+    if settle and news:
+        record.append(*news)
+    return found
+
+
+def unfinished(store: FeatureStore) -> set[int]:
+    """Return the rows of a store that a journal has, too, because writing them again was interrupted."""
+    logs = [int(log.stem) for log in (store.path / "journal").glob("*.log") if log.stem.isdecimal()]
+    rows = (row for number in logs if number < store.layout.blocks for row in store.layout.span(number))
+    return {row for row in rows if store.state[row] in MADE}
+
+
+def _before(now: State, committed: State | None) -> str:
+    """Return the present state of a file if it was in it before the row was committed, or ""."""
+    earlier = committed and now.modified < committed.modified and now.changed < committed.changed
+    return str(now) if earlier else ""
+
+
+def _made_rows(store: FeatureStore) -> Iterator[tuple[int, State | None]]:
+    """Yield the rows that have been made, also those in journals, and the state of the file that they are in."""
+    states = store.state
+    for number in range(store.layout.blocks):
+        span, log = store.layout.span(number), store.path / "journal" / f"{number}.log"
+        committed = state_of(store.path / store.layout.files(number)["state"]) or state_of(store.path / "zarr.json")
+        yield from ((row, committed) for row in span if states[row] in MADE)
+        if log.exists():
+            journalled = _block.read_log(store.path, number, store.layout).entries
+            rows = (row for row, (state, _) in journalled.items() if state in MADE and states[row] not in MADE)
+            yield from ((row, state_of(log)) for row in rows)
