@@ -26,7 +26,8 @@ from pathlib import Path
 from featcache import schema, sums
 from featcache.errors import StoreError
 from featcache.files import FULL, locked, make_folder, making_folder, remove_folder, write_file
-from featcache.remote.bucket import OFFLINE, Bucket, Entry, room
+from featcache.remote.bucket import OFFLINE, Entry, room
+from featcache.remote.opening import Objects, opened
 from featcache.remote.urls import is_copy
 
 VARIABLE = "FEATCACHE_STORES"
@@ -62,7 +63,7 @@ def fetched(url: str, verify: Verify, wanted: Collection[str] | None = None) -> 
     object cannot be read, changes while it is read or is damaged, or if the disk of the cache is full.
     """
     offline = os.environ.get(OFFLINE, "") not in ("", "0")
-    bucket = None if offline else Bucket(url)
+    bucket = None if offline else opened(url)
     listing = bucket.listing() if bucket else _recorded(url)
     parts = _parts(listing)
     if not parts:
@@ -95,7 +96,7 @@ def below(listing: Listing, name: str) -> Listing:
 
 def _parts(listing: Listing) -> dict[str, Listing]:
     """Name of each store and manifest -> its objects, by their names in it; "" is the name of a URL that is a store."""
-    if sums.NAME in listing or "zarr.json" in listing:
+    if "zarr.json" in listing or (sums.NAME in listing and not any(map(STORE.fullmatch, listing))):
         return {"": {name: entry for name, entry in listing.items() if not name.startswith(JOURNAL)}}
     parts = dict[str, Listing]()
     for name, entry in listing.items():
@@ -110,7 +111,7 @@ def _parts(listing: Listing) -> dict[str, Listing]:
     return dict(sorted(parts.items()))
 
 
-def _part(bucket: Bucket | None, url: str, name: str, part: Listing, verify: Verify) -> Path:
+def _part(bucket: Objects | None, url: str, name: str, part: Listing, verify: Verify) -> Path:
     """Return the path of a store or manifest in the cache; fetch it if it is not there. bucket: None when offline."""
     own = Path(name).name if name.endswith(".csv") else ""
     folder, verify = home() / _key(part), _readable if own else verify
@@ -160,7 +161,7 @@ def _mark(folder: Path) -> None:
         folder.with_name(f"{folder.name}.boot").write_text(BOOT.read_text())
 
 
-def fetch(bucket: Bucket, name: str, part: Listing, folder: Path, verify: Verify, *, durable: bool = True) -> None:
+def fetch(bucket: Objects, name: str, part: Listing, folder: Path, verify: Verify, *, durable: bool = True) -> None:
     """Fetch all objects of a store or manifest, verify them, and rename their folder. durable: sync them before."""
     prefix = f"{name}/" if name and not name.endswith(".csv") else name.removesuffix(Path(name).name)
 
