@@ -2,8 +2,8 @@
 
     hf://datasets/OWNER/NAME[@REVISION][/PATH]
 
-A listing is one request for a dataset of fewer than 1,000 files, and one more for every 1,000 of a larger one. It is the
-listing of one commit, and files are read at that commit; so what is read belongs together, whatever others push. The
+A listing is one request for a dataset of fewer than 1,000 files, and one more for every 1,000 of a larger one. It is
+that of one commit, and files are read at that commit; so what is read belongs together, whatever others push. The
 content of a file is compared with its digest in the listing, SHA-256 or that of git.
 
 Writes are collected. Large files are uploaded in between, and `commit` makes all of them visible in one step. The hub
@@ -129,10 +129,10 @@ class Hub:
             self._operations = []
 
     def _upload(self) -> None:
-        """Upload the large ones of the collected files, and free their memory."""
-        unsent, self._unsent = self._unsent, []
+        """Upload the large ones of the collected files, each content once, and free their memory."""
+        unsent, self._unsent = {each.upload_info.sha256: each for each in self._unsent}, []
         with self._errors(), _quiet(self._hub):
-            self._api.preupload_lfs_files(self._repo, unsent, repo_type=KIND, revision=self._revision)
+            self._api.preupload_lfs_files(self._repo, unsent.values(), repo_type=KIND, revision=self._revision)
 
     @contextmanager
     def _errors(self, name: str = "") -> Iterator[None]:
@@ -166,8 +166,12 @@ class Hub:
             named = self._revision or "main"
             return f"{self.url}: the dataset has no revision {named!r}; name a branch, a tag or a commit after @"
         if isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
-            fix = "check the rights of the token" if token else "set HF_TOKEN, or run `hf auth login`"
-            return f"{self.url}: access is refused ({status or 'no token'}); {fix}"
+            if token:
+                return f"{self.url}: access is refused ({status}); check the rights of the token, HF_TOKEN"
+            return (
+                f"{self.url}: access is refused without a token: the dataset does not exist, or is private, or this is "
+                "a push; correct the URL, or set HF_TOKEN (or run `hf auth login`)"
+            )
         if isinstance(error, errors.HFValidationError):
             return f"{self.url} names no dataset of the hub ({first}); write hf://datasets/OWNER/NAME[@REVISION][/PATH]"
         if isinstance(error, errors.OfflineModeIsEnabled):

@@ -154,8 +154,10 @@ def _dataset(part: Part) -> list[str]:
     text = part.card
     if text.startswith("---\n") and "\n---\n" in text[4:]:
         text = text[4:].partition("\n---\n")[2]
-    lines = [f"#{line}" if line.startswith("#") else line for line in text.strip().splitlines()]
-    return [f"# Data set {part.manifest.name}", "", *lines, ""] if text.strip() else []
+    lines = text.strip().splitlines()
+    lines = lines[1:] if lines and lines[0].startswith("# ") else lines
+    lines = [f"#{line}" if line.startswith("#") else line for line in "\n".join(lines).strip().splitlines()]
+    return [f"## Data set {part.manifest.name}", "", *lines, ""] if text.strip() else []
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> list[str]:

@@ -57,10 +57,13 @@ CONTEXT = {
 FORMATS = {"csv": "text/csv", "json": "application/json", "jsonl": "application/jsonlines", "md": "text/markdown"}
 
 
-def description(parts: list[Part], url: str, digests: Mapping[str, str], sizes: Mapping[str, int]) -> bytes:
+def description(
+    parts: list[Part], url: str, digests: Mapping[str, str], sizes: Mapping[str, int], published: str
+) -> bytes:
     """The content of croissant.json.
 
-    url: the place of the shared folder; "" for a local one. digests, sizes: SHA-256 and bytes of each file.
+    url: the place of the shared folder; "" for a local one. digests, sizes: SHA-256 and bytes of each file. published:
+    the date.
     """
     names = first([part.manifest.name for part in parts])
     stores = [store for part in parts for store in part.stores]
@@ -76,11 +79,22 @@ def description(parts: list[Part], url: str, digests: Mapping[str, str], sizes: 
         "license": [part.licence for part in parts] if len({p.licence for p in parts}) > 1 else parts[0].licence,
         **({"url": page} if page else {}),
         **({"creator": {"@type": "sc:Organization", "name": hub["repo"].split("/")[0]}} if hub else {}),
+        "datePublished": published,
         "keywords": ["featcache", "features", "video", "domain adaptation"],
         "distribution": [_file(name, digest, sizes[name]) for name, digest in digests.items()],
         "recordSet": [_records(part) for part in parts],
     }
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def published(data: bytes) -> str:
+    """Return the date in an earlier description; "" if there is none."""
+    try:
+        document = json.loads(data)
+    except ValueError:
+        return ""
+    date = document.get("datePublished") if isinstance(document, dict) else None
+    return date if isinstance(date, str) else ""
 
 
 def _file(name: str, digest: str, size: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A shared folder at a URL or in a local folder -> a folder of stores: `featcache pull`.
 
-Each file is compared with SHA256SUMS when it arrives, and written whole below FOLDER/.pull. When all files of an archive
-are there, its store is restored and appears in FOLDER in one step. So a pull that was killed continues with the stores
-and files that are missing.
+Each file is compared with SHA256SUMS when it arrives, and written whole below FOLDER/.pull. When all files of an
+archive are there, its store is restored and appears in FOLDER in one step. So a pull that was killed continues with the
+stores and files that are missing.
 """
 
 import hashlib

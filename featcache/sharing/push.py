@@ -4,6 +4,7 @@ A store is recognised at the destination by the SHA256SUMS of its archive, which
 was killed continues with the store that it was writing, and of that store with the files that are not there yet.
 """
 
+import datetime
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -133,7 +134,12 @@ def _push_rest(writing: _Writing, parts: list[Part], url: str) -> None:
         writing.put(f"{part.manifest.name}/{MANIFEST}", part.content)
     writing.put(CARD, card.readme(parts, url))
     digests = dict(sorted(writing.digests.items()))
-    writing.put(CROISSANT, croissant.description(parts, url, digests, writing.sizes))
+    dates = [datetime.date.today().isoformat()]
+    if entry := writing.listing.get(CROISSANT):  # the date stays as long as the content does
+        dates.insert(0, croissant.published(bytes(writing.place.get(CROISSANT, entry))))
+    made = [croissant.description(parts, url, digests, writing.sizes, date) for date in dates]
+    same = [data for data in made[:-1] if writing.place.holds(CROISSANT, writing.listing[CROISSANT], data)]
+    writing.put(CROISSANT, (same or made)[-1])
     writing.put(sums.NAME, sums.text(dict(sorted(writing.digests.items()))))
     writing.place.commit("Card and checksums of the features")
 
