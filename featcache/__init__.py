@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from featcache.store.check import repair as repair
     from featcache.store.info import info as info
     from pipelines.commands.extract import extract as extract
+    from pipelines.commands.extract import merge as merge
 
 #: public name -> the module that it is imported from when it is used, so that `import featcache` stays quick
 _HOME = {
@@ -49,6 +50,7 @@ _HOME = {
     "import_features": "featcache.importing",
     "info": "featcache.store.info",
     "join": "featcache.manifests",
+    "merge": "pipelines.commands.extract",
     "pack": "featcache.store.archive",
     "plugins": "featcache.plugins",
     "pull": "featcache.sharing.pull",

@@ -13,3 +13,6 @@ IMAGE = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".ti
 SKELETON = frozenset({".json", ".npy", ".npz", ".skeleton", ".txt"})
 ARRAY = frozenset({".h5", ".hdf5", ".npy", ".npz"})
 NUMBERS = ARRAY | {".csv"}
+
+#: Names of folders of pictures of flow, or beginnings of the pictures' names: motion to the right, and downwards.
+DIRECTIONS = (("flow_x", "flow_y"), ("flow_u", "flow_v"), ("x", "y"), ("u", "v"))

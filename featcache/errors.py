@@ -17,6 +17,10 @@ class MediaAbsentError(FeatcacheError):
     """A source that has no such modality by nature (a video without sound): recorded as absent, not as failed."""
 
 
+class DeviceError(FeatcacheError):
+    """A device, such as a GPU, failed or has too little memory; it is not the fault of a clip."""
+
+
 class StoreError(FeatcacheError):
     """A store that is missing, damaged, locked, incomplete, or made from other clips or by another recipe."""
 

@@ -43,6 +43,16 @@ IRREGULAR = {
     stat.S_ISCHR: "a device",
     stat.S_ISBLK: "a device",
 }
+NO_LOCKS = "FEATCACHE_NO_LOCKS"  #: environment variable that is 1 if files may be written without locks
+LOCKLESS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)  #: errors of lacking locks
+MOUNTS = Path("/proc/mounts")  #: the mounted file systems of Linux, a line each
+#: type of a file system -> options with which its locks hold on one machine only
+LOCAL_LOCKS = {
+    "lustre": {"localflock"},
+    "nfs": {"nolock", "local_lock=flock", "local_lock=all"},
+    "nfs4": {"local_lock=flock", "local_lock=all"},
+}
+_looked_up: set[int] = set()  #: devices whose locks have been looked up
 _unsynced: set[int] = set()  #: devices that were named in a warning, so that each one is named once
 
 
@@ -446,19 +456,55 @@ def is_file_of(file: IO[Any], path: Path) -> bool:
 
 
 def flock(file: IO[Any], kind: int) -> None:
-    """Lock an open file by the kernel, as `fcntl.flock` does; BlockingIOError while another process holds the lock.
+    """Lock or unlock an open file by the kernel, as `fcntl.flock` does; BlockingIOError while another process holds it.
 
-    FeatcacheError on a file system without locks: two processes could damage each other's work there.
+    FeatcacheError on a file system without locks, where two processes could damage each other's work, unless the
+    environment variable FEATCACHE_NO_LOCKS is 1. Warns, once per file system, where locks hold on this machine only.
     """
     try:
         fcntl.flock(file, kind)
     except BlockingIOError:
         raise
     except OSError as error:
-        raise FeatcacheError(
-            f"cannot lock {file.name}: {error.strerror}. Its file system has no locks, which keep two processes from "
-            "writing the same files; use a folder on a local disk, or mount the file system with locks (flock)"
-        ) from None
+        if error.errno not in LOCKLESS:
+            error.filename = error.filename or file.name
+            raise
+        if os.environ.get(NO_LOCKS, "0") in ("", "0"):
+            raise FeatcacheError(
+                f"cannot lock {file.name}: {error.strerror}. Its file system has no locks, which keep two processes "
+                "from writing the same files; use a folder on a local disk, mount the file system with locks (flock), "
+                "or make sure that no other process writes there and add --no-locks"
+            ) from None
+    else:
+        _warn_of_local_locks(file)
+
+
+def _warn_of_local_locks(file: IO[Any]) -> None:
+    """Warn, once per file system, if its locks do not reach other machines."""
+    device = os.fstat(file.fileno()).st_dev
+    if device in _looked_up:
+        return
+    _looked_up.add(device)
+    place, kind, options = _mount(os.path.realpath(file.name))
+    if local := LOCAL_LOCKS.get(kind, set()).intersection(options.split(",")):
+        warnings.warn(
+            f"locks in {place} hold on this machine only ({kind} is mounted with {min(local)}): two machines that "
+            "write the same store or run would damage it; extract with --shards, a part per machine, or mount it with "
+            "locks that all machines share (flock)",
+            stacklevel=3,
+        )
+
+
+def _mount(path: str) -> tuple[str, str, str]:
+    """Return the place, type and options of the mounted file system that holds a path; "" where they are not listed."""
+    found = ("", "", "")
+    with contextlib.suppress(OSError):
+        for line in MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+            _, place, kind, options, *_ = (*line.split(" "), "", "", "")
+            place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place)  # blanks are \040
+            if len(place) >= len(found[0]) and os.path.join(path, "").startswith(os.path.join(place, "")):
+                found = (place, kind, options)
+    return found
 
 
 def remembered(

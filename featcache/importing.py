@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,14 @@ from featcache.wording import first, quoted
 
 STORE = "store"  #: the format name of our own stores
 BLOCKS = 128  #: blocks of a store that are filled at a time; a block has 24 to 48 MB
+RUN_BYTES = 8 << 20  #: features that are written at once
 SHOWN = 10  #: names in a note
 ANOTHER_STORE = "to import anyway, name another store with --key KEY=NAME, or remove that one"
 KEPT_FACTS = ("licence", "trained_on")  #: facts of a store that are true of its copies, too
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  #: a store's name, which becomes a folder's name
 
+#: number of a row, its features, start and stop of its windows, and a note
+Row = tuple[int, NDArray[Any], NDArray[np.float64], NDArray[np.float64], str]
 Survey = tuple[dict[str, Any], tuple[int, ...], int]  #: a store's recipe, row shape and T
 
 
@@ -208,11 +212,13 @@ def _write(sources: Sequence[Source], surveys: Sequence[Survey], manifest: Manif
             places = {clip_id: k for k, clip_id in enumerate(source.table.ids)}
             fresh = set(writer.pending)
             writer.retry_failed()
+            run = _Run(writer)
             for row in _in_order(writer, places, manifest):
                 clip_id = manifest.clips[row].clip_id
                 if row in fresh or clip_id not in source.without:  # a clip that is still unusable keeps its reason
-                    _keep(writer, row, clip_id, source, places)
+                    _keep(run, row, clip_id, source, places)
                 step()
+            run.write()
 
 
 def _in_order(writer: StoreWriter, places: Mapping[str, int], manifest: Manifest) -> list[int]:
@@ -225,14 +231,38 @@ def _in_order(writer: StoreWriter, places: Mapping[str, int], manifest: Manifest
     return sorted(writer.pending, key=lambda row: (row // span, places.get(manifest.clips[row].clip_id, -1)))
 
 
-def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: Mapping[str, int]) -> None:
-    """Write a clip's features, or the reason why it has none, to the store."""
+@dataclass
+class _Run:
+    """Rows that are to be written to a store at once."""
+
+    writer: StoreWriter
+    rows: list[Row] = field(default_factory=list)
+    size: int = 0  #: bytes of their features
+
+    def add(self, row: Row) -> None:
+        """Add a row, and write all when they are many."""
+        self.rows.append(row)
+        self.size += row[1].nbytes
+        if self.size >= RUN_BYTES:
+            self.write()
+
+    def write(self) -> None:
+        """Write the rows that have been added."""
+        if self.rows:
+            rows, features, start, stop, notes = zip(*sorted(self.rows, key=itemgetter(0)), strict=True)
+            self.writer.done_many(rows, features, start, stop, notes)
+            self.rows, self.size = [], 0
+
+
+def _keep(run: _Run, row: int, clip_id: str, source: Source, places: Mapping[str, int]) -> None:
+    """Add a clip's features to the run, or write the reason why it has none to the store."""
+    writer = run.writer
     if clip_id in source.without:
         state, reason = source.without[clip_id]
         (writer.failed if state == "failed" else writer.absent)(row, reason)
         return
     try:
-        features = source.table.row(places[clip_id])
+        features = np.array(source.table.row(places[clip_id]))  # a copy: a view may keep a large part of a file
         start = stop = np.full(len(features), np.nan)
         if source.table.times is not None:
             start, stop = source.table.times(places[clip_id])
@@ -244,7 +274,7 @@ def _keep(writer: StoreWriter, row: int, clip_id: str, source: Source, places: M
     if refusal := writer.refusal(features):
         writer.failed(row, refusal)
     else:
-        writer.done(row, features, start, stop, source.notes.get(clip_id, ""))
+        run.add((row, features, start, stop, source.notes.get(clip_id, "")))
 
 
 def _add_failures(source: Source) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -34,6 +34,7 @@ SERVER_GONE = 255  #: exit code of a process whose server ended before it could 
 
 _imports: list[str] = []
 _hearing: list[Hear] = []  #: the last one receives the messages of this process's job
+_replies: list[Callable[[], Any]] = []  #: the last one waits for the reply to such a message
 
 
 class WorkerEnded(BrokenProcessPool):
@@ -62,6 +63,12 @@ def tell(message: object) -> None:
         _hearing[-1](message)
 
 
+def ask(message: object) -> Any:
+    """Give a message to the caller of `conversing`, from inside a job, and return the reply."""
+    tell(message)
+    return _replies[-1]()
+
+
 def in_parallel(
     function: Callable[[J], R], jobs: deque[J], workers: int, hear: Hear | None = None
 ) -> Generator[tuple[J, R], None, None]:
@@ -76,7 +83,7 @@ def in_parallel(
     if workers <= 1:
         while jobs:
             job = jobs.popleft()
-            with _heard_by(hear):
+            with heard_by(hear):
                 result = function(job)
             yield job, result
         return
@@ -91,12 +98,7 @@ def in_parallel(
             while jobs or busy:
                 while jobs and (idle or len(processes) < workers):
                     if not idle:
-                        ours, theirs = context.Pipe()
-                        args = theirs, plugins.described()
-                        processes[ours] = context.Process(target=_work, args=args, daemon=True)
-                        starter.submit(_start, processes[ours]).result()
-                        theirs.close()
-                        idle.append(ours)
+                        idle.append(_begun(context, starter, processes))
                     connection = idle.pop()
                     busy[connection] = jobs.popleft()
                     _send(connection, (function, busy[connection]))
@@ -115,13 +117,63 @@ def in_parallel(
                         raise error
                     yield job, result
     finally:
-        started = [process for process in processes.values() if process.pid]
-        for process in started:
-            process.kill()
-        until = time.monotonic() + LAST_SECONDS
-        for process in started:
-            process.join()
-            _wait_for_end(process, until)
+        _kill(processes.values())
+
+
+def conversing(
+    function: Callable[[J], None], jobs: Sequence[J]
+) -> Generator[tuple[Any, Callable[[object], None]], None, None]:
+    """Do each job in a process of its own, all at once, and yield (message, reply) for each message that one sends.
+
+    A job sends messages with `tell`, and waits for the reply with `ask`; the caller calls reply(answer) for these.
+    Errors of the function are raised. Closing the generator kills the processes; see `in_parallel`, also for errors.
+    """
+    context = _context(function)
+    processes: dict[Connection[Any, Any], BaseProcess] = {}
+    try:
+        with ThreadPoolExecutor(1, "start") as starter:
+            starter.submit(ensure_running).result()
+            for job in jobs:
+                _send(_begun(context, starter, processes), (function, job))
+        running = {*processes}
+        answered: set[Connection[Any, Any]] = set()
+        while running:
+            ready = wait([*running])
+            for connection in [connection for connection in running if connection in ready]:
+                answer = _received(connection, processes[connection], connection in answered)
+                answered.add(connection)
+                if isinstance(answer, _Message):
+                    yield answer.content, partial(_send, connection)
+                    continue
+                if answer[1]:
+                    raise answer[1]
+                running.discard(connection)
+    finally:
+        _kill(processes.values())
+
+
+def _begun(
+    context: ForkServerContext | SpawnContext,
+    starter: ThreadPoolExecutor,
+    processes: "dict[Connection[Any, Any], BaseProcess]",
+) -> "Connection[Any, Any]":
+    """Start a process that waits for jobs, add it to the others, and return the connection to it."""
+    ours, theirs = context.Pipe()
+    processes[ours] = context.Process(target=_work, args=(theirs, plugins.described()), daemon=True)
+    starter.submit(_start, processes[ours]).result()
+    theirs.close()
+    return ours
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    """Kill the processes that have started, and wait until they hold nothing any more."""
+    started = [process for process in processes if process.pid]
+    for process in started:
+        process.kill()
+    until = time.monotonic() + LAST_SECONDS
+    for process in started:
+        process.join()
+        _wait_for_end(process, until)
 
 
 def _wait_for_end(process: BaseProcess, until: float) -> None:
@@ -142,7 +194,7 @@ def _wait_for_end(process: BaseProcess, until: float) -> None:
 
 
 @contextmanager
-def _heard_by(hear: Hear | None) -> Iterator[None]:
+def heard_by(hear: Hear | None) -> Iterator[None]:
     """Give the messages of jobs in this process to `hear`."""
     _hearing.append(hear or (lambda _: None))
     try:
@@ -182,11 +234,21 @@ def _start(process: BaseProcess) -> None:
             script["__file__"] = file
 
 
-def _send(connection: "Connection[Any, Any]", message: object) -> None:
+def packed(message: object) -> bytes:
+    """Return the bytes of a job, (function, argument), for `answer`; BrokenProcessPool if it cannot be sent."""
     try:
-        content = ForkingPickler.dumps(message)
+        return bytes(ForkingPickler.dumps(message))
     except Exception as error:  # of many types
         raise BrokenProcessPool(f"a job cannot be sent to a worker process ({_named(error)}); {REACH}") from error
+
+
+def unpacked(content: bytes | memoryview) -> Any:
+    """Return what `packed` or `answer` was given; only for bytes of a process that this program has started."""
+    return ForkingPickler.loads(content)
+
+
+def _send(connection: "Connection[Any, Any]", message: object) -> None:
+    content = packed(message)
     with suppress(OSError):  # the process has ended; `_received` gives the reason
         connection.send_bytes(content)
 
@@ -226,14 +288,15 @@ def _work(connection: "Connection[Any, Any]", plugged: str | None) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # if other code has started the server, without `_start`
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     _hearing.append(lambda message: connection.send(_Message(message)))
+    _replies.append(connection.recv)
     while True:
         try:
-            connection.send_bytes(_answer(connection.recv_bytes()))
+            connection.send_bytes(answer(connection.recv_bytes()))
         except (EOFError, OSError):  # the parent has ended
             return
 
 
-def _answer(message: bytes) -> memoryview:
+def answer(message: bytes) -> memoryview:
     """Do a pickled job; return its result and its error, pickled. One of them is None.
 
     A RuntimeError replaces an error that cannot be pickled, or that the parent could not unpickle.
@@ -249,9 +312,9 @@ def _answer(message: bytes) -> memoryview:
         return ForkingPickler.dumps((None, RuntimeError(repr(error))))
     except Exception as error:
         try:
-            answer = ForkingPickler.dumps((None, error))
-            ForkingPickler.loads(answer)
-            return answer
+            failed = ForkingPickler.dumps((None, error))
+            ForkingPickler.loads(failed)
+            return failed
         except Exception:  # classes of errors may have any constructor and any attributes
             return ForkingPickler.dumps((None, RuntimeError(repr(error))))
 

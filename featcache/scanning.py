@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featcache.endings import ARRAY, IMAGE, SKELETON, SOUND, VIDEO
+from featcache.endings import ARRAY, DIRECTIONS, IMAGE, SKELETON, SOUND, VIDEO
 from featcache.errors import ArgumentsError, ManifestError
 from featcache.manifest import SPLITS, Clip, Manifest
 from featcache.wording import first
@@ -225,14 +225,19 @@ def _sources(folder: Path, *, frame_folders: bool) -> tuple[list[Path], list[Pat
         media = [path for path in shown if path.suffix.lower() in MEDIA]
         others += [path for path in shown if path.suffix.lower() not in MEDIA]
         if frame_folders and any(path.suffix.lower() in IMAGE for path in media):
-            sources.append(parent)
+            sources.append(parent.parent if _is_one_direction(parent) else parent)
             media = [path for path in media if path.suffix.lower() not in IMAGE]
         sources += media
     arrays = [path for path in sources if path.suffix.lower() in ARRAY and not path.is_dir()]
     if len(arrays) < len(sources):
         sources = sorted(set(sources) - set(arrays))
         others += arrays
-    return sorted(sources), others
+    return sorted(set(sources)), others
+
+
+def _is_one_direction(folder: Path) -> bool:
+    """Return whether a folder holds one of the two directions of flow, such as u/ next to v/."""
+    return any(folder.name in pair and all((folder.parent / name).is_dir() for name in pair) for pair in DIRECTIONS)
 
 
 def _leads_back(path: Path) -> bool:

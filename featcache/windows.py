@@ -57,9 +57,14 @@ class Flow(Pictures):
 
     `method` computes the flow on grey pictures of shorter side `side`, in pixels of that size; the flow is then
     cropped. In a mirrored view, motion to the right becomes motion to the left.
+    With the method "pictures", nothing is computed: the source holds pictures of flow (featcache/media/stored_flow.py),
+    and `count`, `stride` and `spread` choose among them. Their motion is scaled to the size `side`, and, if there is a
+    `rate`, from the time between two of them to 1 / rate seconds.
     """
 
-    method: str = "tvl1"  #: a name of featcache.media.flow.METHODS
+    method: str = "tvl1"  #: a name of featcache.media.flow.METHODS, or "pictures"
+    solver: str = "opencv"  #: library that computes the flow: opencv, or torch, which only has TV-L1
+    bound: float = 20.0  #: pixels that the ends of the scale of stored pictures stand for
 
 
 @dataclass(frozen=True)
@@ -100,13 +105,14 @@ class Numbers:
     columns: str = ""  #: columns of a CSV file, separated by commas; "": all columns
 
 
+LATER = {"interleaved": False, "solver": "opencv", "bound": 20.0}  #: parameters that older recipes lack, with defaults
 Window = Pictures | Flow | Sound | Caption | Joints | Numbers
 
 
 def described(window: Window) -> dict[str, Any]:
-    """The window as JSON values of a recipe; without `interleaved` unless it is set, so older recipes stay equal."""
+    """The window as JSON values of a recipe, without `LATER` ones at their defaults, so older recipes stay equal."""
     values = {"kind": type(window).__name__.lower(), **asdict(window)}
-    return {name: value for name, value in values.items() if name != "interleaved" or value}
+    return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
 
 WHOLE = (Caption, Joints, Numbers)  #: kinds with one window per clip, with every window plan

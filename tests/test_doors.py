@@ -25,6 +25,7 @@ FUNCTIONS = {
     "manifest from-csv": "featcache.from_csv",
     "manifest join": "featcache.join",
     "extract": "featcache.extract",
+    "merge": "featcache.merge",
     "train-head": "pipelines.train",
     "sweep": "pipelines.sweep",
     "evaluate": "pipelines.evaluate",
@@ -69,13 +70,16 @@ def function_of(command):
 
 
 def options_of(command):
-    """Word of the command line -> its parameter of click; --plugins is `featcache.plugins.add` for all functions."""
+    """Word of the command line -> its parameter of click.
+
+    --plugins is `featcache.plugins.add` for all functions, --no-locks the environment variable FEATCACHE_NO_LOCKS.
+    """
     words = {}
     for param in command.params:
         name = param.name
         if isinstance(param, click.Option):
             name = max(param.opts, key=len).lstrip("-").replace("-", "_")
-        if name not in ("help", "plugins", "quiet"):
+        if name not in ("help", "plugins", "no_locks", "quiet"):
             words[name] = param
     return words
 

@@ -38,6 +38,7 @@ __all__ = [
     "complete",
     "completes",
     "default_params",
+    "later",
     "load",
     "names",
     "params_type",
@@ -61,11 +62,23 @@ class Runtime:
 
 
 N = TypeVar("N", int, float)
+T = TypeVar("T")
 
 
-def bounded(default: N, low: float, high: float) -> N:
-    """Return a field of `Params` in [low, high], which `Extractor` checks; with an int default, whole numbers only."""
-    return field(default=default, metadata={"low": low, "high": high})
+def bounded(default: N, low: float, high: float, *, added: bool = False) -> N:
+    """Return a field of `Params` in [low, high], which `Extractor` checks; with an int default, whole numbers only.
+
+    added: see `later`.
+    """
+    return field(default=default, metadata={"low": low, "high": high} | ({"later": True} if added else {}))
+
+
+def later(default: T) -> T:
+    """Return a field that was added to the `Params` of an extractor of which there are stores.
+
+    Recipes lack it at its default, so older ones stay equal.
+    """
+    return field(default=default, metadata={"later": True})
 
 
 def _check(name: str, params: Any) -> None:
@@ -77,6 +90,11 @@ def _check(name: str, params: Any) -> None:
             if not isinstance(value, kind) or not low <= value <= high:
                 whole = "whole numbers from " if kind is Integral else ""
                 raise ConfigError(f"{name}.{param.name} is {value}; allowed: {whole}{low:g} to {high:g}")
+
+
+def store_of(name: str) -> str:
+    """Return the name of an extractor's store; ConfigError if it cannot be that of a folder."""
+    return folder_name(name.replace("/", "--").replace(":", "-"), "extractor", "give it another name")
 
 
 class Extractor:
@@ -125,8 +143,7 @@ class Extractor:
     @property
     def store(self) -> str:
         """The name of its store: `hf:facebook/dinov2-base` fills hf-facebook--dinov2-base.zarr."""
-        name = self.name.replace("/", "--").replace(":", "-")
-        return folder_name(name, "extractor", "give it another name")
+        return store_of(self.name)
 
     def prepare(self, window: Any) -> NDArray[np.generic]:
         """Turn one decoded window into the array that goes into a batch.
@@ -165,7 +182,7 @@ class Extractor:
             "version": self.version,
             "modality": self.modality,
             "weights_sha256": self.weights_sha256,
-            "params": asdict(self.params),
+            "params": _recorded(self.params),
             "window": described(self.window),
             **({"plugin": files} if files else {}),
         }
@@ -174,6 +191,12 @@ class Extractor:
     def facts(self) -> dict[str, str]:
         """Facts about the extraction that a store records but that do not change the feature."""
         return {"licence": self.licence} | ({"trained_on": self.trained_on} if self.trained_on else {})
+
+
+def _recorded(params: Any) -> dict[str, Any]:
+    """Return parameters as JSON values of a recipe."""
+    defaults = {each.name: each.default for each in fields(params) if "later" in each.metadata}
+    return {name: value for name, value in asdict(params).items() if name not in defaults or value != defaults[name]}
 
 
 def names() -> list[str]:

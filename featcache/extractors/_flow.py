@@ -1,17 +1,32 @@
 """Flow in eight bits, as two-stream networks were trained on it: cut at a bound, with rest at 128."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
 
-METHODS = ("dis", "tvl1")  #: those of featcache.media.flow, which is not imported because --help would then load OpenCV
+#: Methods of featcache.media.flow, which is not imported because --help would then load OpenCV.
+METHODS = ("dis", "tvl1", "pictures")
+SOLVERS = ("opencv", "torch")
 
 
-def check(name: str, method: str) -> None:
-    """Raise ConfigError for an unknown method of flow."""
+def check(name: str, method: str, solver: str, parameter: str = "method") -> None:
+    """Raise ConfigError for an unknown method of flow, or a solver that does not have it."""
     if method not in METHODS:
-        raise ConfigError(f"{name}.method is {method!r}; choose from {', '.join(METHODS)}")
+        raise ConfigError(f"{name}.{parameter} is {method!r}; choose from {', '.join(METHODS)}")
+    if solver not in SOLVERS:
+        raise ConfigError(f"{name}.solver is {solver!r}; choose from {', '.join(SOLVERS)}")
+    if solver == "torch" and method != "tvl1":
+        raise ConfigError(
+            f"{name}.solver is 'torch', which computes only tvl1, but {name}.{parameter} is {method!r}; set one of them"
+        )
+
+
+def window(method: str, solver: str, bound: float) -> dict[str, Any]:
+    """Return arguments of Flow; its bound is that of stored pictures."""
+    return {"method": method, "solver": solver} | ({"bound": bound} if method == "pictures" else {})
 
 
 def quantised(field: NDArray[np.float32], bound: float) -> NDArray[np.uint8]:

@@ -11,16 +11,16 @@ Each half of the window and each cell of the grid gives
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import ConfigError
-from featcache.extractors import Extractor, bounded
-from featcache.media.flow import METHODS
-from featcache.windows import Pictures
+from featcache.extractors import Extractor, Runtime, _flow, bounded, later
+from featcache.media.flow import STORED, flows
+from featcache.windows import Flow, Pictures
 
 LONGEST = 30_000  #: most pixels of the longer side, to which longer ones are squeezed: OpenCV counts in 16 bits
 SPEEDS = 4  #: classes of speed
@@ -30,7 +30,9 @@ SPEEDS = 4  #: classes of speed
 class Params:
     """The pictures of a window, and the histograms of a row."""
 
-    flow: str = "dis"  #: dis | tvl1
+    flow: str = "dis"  #: dis | tvl1 | pictures: of the source
+    solver: str = later("opencv")  #: of tvl1: opencv | torch: on --device, many fields at once
+    bound: float = bounded(20.0, 1, 1000, added=True)  #: pixels that the ends of the scale of pictures of flow mean
     count: int = bounded(7, 3, 301)  #: pictures of a window, one more than flows; odd, for two equal halves
     rate: float = bounded(10.0, 0.01, 1000)  #: pictures per second of a window
     side: int = bounded(96, 12, 1024)  #: shorter side in pixels of the pictures between which flow is computed
@@ -44,11 +46,11 @@ class Hof(Extractor):
 
     name: str = "hof"
     modality: str = "flow"
+    device: str = "cpu"  #: device of the solver torch
 
     def __init__(self, params: Params) -> None:
         super().__init__(params)
-        if params.flow not in METHODS:
-            raise ConfigError(f"hof.flow is {params.flow!r}; choose from {', '.join(sorted(METHODS))}")
+        _flow.check(self.name, params.flow, params.solver, "flow")
         if params.count % 2 == 0:
             raise ConfigError(f"hof.count is {params.count}; it must be odd, for two equal halves of flows")
         if params.grid > params.side:
@@ -56,14 +58,27 @@ class Hof(Extractor):
                 f"hof.grid is {params.grid}; allowed: 1 to {params.side}, hof.side, so that no cell is empty"
             )
         self.window = Pictures(params.count, params.rate)
+        if params.flow == STORED:
+            how = _flow.window(params.flow, params.solver, params.bound)
+            self.window = Flow(params.count - 1, params.rate, side=params.side, **how)
         self.row_shape = (2 * params.grid**2 * (params.bins + SPEEDS),)
 
-    def prepare(self, window: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Pictures -> histograms of each flow, (count - 1, cells, bins + SPEEDS)."""
+    def ready(self, runtime: Runtime) -> Self:
+        """Take the device on which torch computes the flow."""
+        if self.params.solver == "torch":
+            from featcache.extractors._frozen import check
+
+            check(runtime)
+            self.device = runtime.device
+        return super().ready(runtime)
+
+    def prepare(self, window: list[NDArray[Any]]) -> NDArray[np.float32]:
+        """Pictures, or fields of flow -> histograms of each flow, (count - 1, cells, bins + SPEEDS)."""
         p = self.params
-        greys = [self._grey(picture) for picture in window]
-        flows = [METHODS[p.flow](a, b) * np.float32(p.rate / p.side) for a, b in pairwise(greys)]
-        return np.stack([histograms(flow, p) for flow in flows])
+        if p.flow != STORED:
+            greys = [self._grey(picture) for picture in window]
+            window = flows([*pairwise(greys)], p.flow, p.solver, self.device)
+        return np.stack([histograms(field * np.float32(p.rate / p.side), p) for field in window])
 
     def _grey(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)

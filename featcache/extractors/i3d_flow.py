@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featcache.extractors import _flow, _sampling, bounded
+from featcache.extractors import _flow, _sampling, bounded, later
 from featcache.extractors._frozen import Frozen
 from featcache.windows import Flow
 
@@ -25,8 +25,9 @@ class Params:
     sampling: str = "dense"  #: dense: at the window's centre | uniform: over its stretch | interleaved: over the clip
     stride: int = bounded(1, 1, 64)  #: pictures between the two of a field; 2: flow at half the frame rate (EPIC)
     rate: float = bounded(0.0, 0, 1000)  #: dense: pictures per second instead of the source's own; 0: its own
-    method: str = "tvl1"  #: tvl1: used to train the weights | dis: about 100 times faster
-    bound: float = bounded(20.0, 1, 1000)  #: pixels at which flow is clipped
+    method: str = "tvl1"  #: tvl1: used to train the weights | dis: about 100 times faster | pictures: of the source
+    solver: str = later("opencv")  #: of tvl1: opencv | torch: on --device, many fields at once
+    bound: float = bounded(20.0, 1, 1000)  #: pixels at which flow is clipped, and those of pictures of flow
 
 
 class I3DFlow(Frozen):
@@ -39,8 +40,9 @@ class I3DFlow(Frozen):
 
     def __init__(self, params: Params) -> None:
         super().__init__(params)
-        _flow.check(self.name, params.method)
-        self.window = Flow(**_sampling.window(self.name, params), side=256, crop=224, method=params.method)
+        _flow.check(self.name, params.method, params.solver)
+        sampled, how = _sampling.window(self.name, params), _flow.window(params.method, params.solver, params.bound)
+        self.window = Flow(**sampled, side=256, crop=224, **how)
         self.row_shape = (1024,)
 
     def build(self) -> nn.Module:

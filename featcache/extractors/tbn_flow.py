@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featcache.extractors import _flow, bounded
+from featcache.extractors import _flow, bounded, later
 from featcache.extractors._frozen import Frozen
 from featcache.windows import Flow
 
@@ -23,8 +23,9 @@ class Params:
     """The computation of flow."""
 
     stride: int = bounded(1, 1, 64)  #: pictures between the two of a field; 2: flow at half the frame rate (EPIC)
-    method: str = "tvl1"  #: tvl1: used to train the weights | dis: about 100 times faster
-    bound: float = bounded(20.0, 1, 1000)  #: pixels at which flow is clipped
+    method: str = "tvl1"  #: tvl1: used to train the weights | dis: about 100 times faster | pictures: of the source
+    solver: str = later("opencv")  #: of tvl1: opencv | torch: on --device, many fields at once
+    bound: float = bounded(20.0, 1, 1000)  #: pixels at which flow is clipped, and those of pictures of flow
 
 
 class TbnFlow(Frozen):
@@ -38,8 +39,9 @@ class TbnFlow(Frozen):
 
     def __init__(self, params: Params) -> None:
         super().__init__(params)
-        _flow.check(self.name, params.method)
-        self.window = Flow(FIELDS, stride=params.stride, side=256, crop=224, method=params.method)
+        _flow.check(self.name, params.method, params.solver)
+        how = _flow.window(params.method, params.solver, params.bound)
+        self.window = Flow(FIELDS, stride=params.stride, side=256, crop=224, **how)
         self.row_shape = (1024,)
 
     def build(self) -> nn.Module:

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.errors import FeatcacheError, MediaAbsentError, MediaError
+from featcache.errors import DeviceError, FeatcacheError, MediaAbsentError, MediaError
 from featcache.manifest import Clip
 from featcache.media import audio, numbers, skeleton
-from featcache.media.pictures import fill, planned
+from featcache.media.pictures import fill, is_stored, planned
 from featcache.media.reel import Reel
 from featcache.media.source import Source, SourceInfo, open_source, probe, reported
 from featcache.windows import WHOLE, Caption, Joints, Numbers, Pictures, Plan, Preparer, Sound, placed
@@ -83,7 +83,8 @@ def windows_of(path: Path, clip: Clip, plan: Plan, extractors: Sequence[Preparer
 
     The reason is a MediaAbsentError if the source has no such modality by nature (a video without sound, a sound file,
     an image, a clip without a caption), and a MediaError if it is broken or `Extractor.prepare` failed. Nothing is
-    raised except MemoryError, which is not the clip's fault. A window may come twice if an error forced a new start.
+    raised except MemoryError and DeviceError, which are not the clip's fault. A window may come twice if an error
+    forced a new start.
 
     The source is decoded once for all extractors of pictures, from the keyframe before the first picture that is
     needed. Only the pictures and the flow of windows that have begun and not ended are held in memory, each once.
@@ -121,7 +122,7 @@ def _each(path: Path, read: Callable[[Sequence[Preparer]], Pieces], extractors: 
     """
     try:
         yield from read(extractors)
-    except MemoryError:
+    except (MemoryError, DeviceError):
         raise
     except Exception as error:
         if len(extractors) == 1:
@@ -185,10 +186,32 @@ def _sound(source: Source, plan: Plan, start: float, stop: float, extractor: Pre
 
 
 def _pictures(source: Source, plan: Plan, start: float, stop: float, extractors: Sequence[Preparer]) -> Pieces:
-    if not isinstance(source.reel, Reel):
-        yield from (Nothing(extractor.name, source.reel) for extractor in extractors)
+    by_store = {stored: [e for e in extractors if is_stored(e.window) == stored] for stored in (False, True)}
+    for stored, readers in by_store.items():
+        if readers:
+            yield from _of_reel(source, _reel(source, stored), plan, start, stop, readers)
+
+
+def _reel(source: Source, stored: bool) -> Reel | MediaError | MediaAbsentError:
+    """Return the source's pictures, or its stored pictures of flow, or the reason why there are none."""
+    try:
+        return source.flow() if stored else source.reel
+    except (MediaError, MediaAbsentError) as error:
+        return error
+
+
+def _of_reel(
+    source: Source,
+    reel: Reel | MediaError | MediaAbsentError,
+    plan: Plan,
+    start: float,
+    stop: float,
+    extractors: Sequence[Preparer],
+) -> Pieces:
+    if not isinstance(reel, Reel):
+        yield from (Nothing(extractor.name, reel) for extractor in extractors)
         return
-    windows = [window for e in extractors for window in planned(source.reel, e, plan, start, stop)]
+    windows = [window for e in extractors for window in planned(reel, e, plan, start, stop)]
     note = source.scan.choices.get("video", "") if source.scan else ""
-    for window, prepared in fill(source.reel, windows):
+    for window, prepared in fill(reel, windows):
         yield Piece(window.extractor.name, window.number, window.of, prepared, window.start, window.stop, note)

@@ -35,28 +35,38 @@ def still(path: Path) -> Reel:
     return Reel(path, np.zeros(1), 1.0, lambda wanted: ((number, read(path)) for number in wanted))
 
 
-def folder(path: Path, fps: float | None) -> Reel:
-    """Return the reel of a folder's images at `fps`; other files in it are ignored."""
-    try:
-        frames = _frames(path)
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read ({error.strerror}); correct the source or restore it") from None
+def folder(path: Path, frames: Sequence[str], fps: float | None) -> Reel:
+    """Return the reel of a folder's images, the `frames`, at `fps`."""
     if not frames:
         raise MediaError(f"folder {path} has no image ({', '.join(sorted(IMAGE))}); correct the source or add images")
-    if fps is None:
-        raise MediaError(f"folder {path} holds frames, which have no times; add an fps column to the manifest")
-    if not fps > 0:
-        raise MediaError(f"folder {path} cannot be shown at {fps:g} frames per second; correct its fps")
+    rate = checked_rate(path, fps)
 
     def decode(wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
         return ((number, read(path / frames[number])) for number in wanted)
 
-    return Reel(path, np.arange(len(frames)) / fps, len(frames) / fps, decode)
+    return Reel(path, np.arange(len(frames)) / rate, len(frames) / rate, decode)
+
+
+def checked_rate(path: Path, fps: float | None) -> float:
+    """Return the frames per second of a folder; MediaError if the manifest gives none, or none above 0."""
+    if fps is None:
+        raise MediaError(f"folder {path} holds frames, which have no times; add an fps column to the manifest")
+    if not fps > 0:
+        raise MediaError(f"folder {path} cannot be shown at {fps:g} frames per second; correct its fps")
+    return fps
+
+
+def names(path: Path) -> tuple[str, ...]:
+    """Return the names of a folder's images in order, without other files. MediaError if it cannot be read."""
+    try:
+        return _names(path)
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read ({error.strerror}); correct the source or restore it") from None
 
 
 @remembered(64)  # about 100 bytes a frame
-def _frames(path: Path) -> tuple[str, ...]:
-    """Return the names of a folder's images in order. They are remembered, because clips often share a folder."""
+def _names(path: Path) -> tuple[str, ...]:
+    """Return the names of a folder's images. They are remembered, because clips often share a folder."""
     return tuple(sorted((name for name in os.listdir(path) if is_image(name) and name[0] != "."), key=_natural))
 
 

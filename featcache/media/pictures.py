@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import MediaError
-from featcache.media.flow import METHODS
+from featcache.media.flow import STORED, enough, flows
 from featcache.media.reel import Picture, Reel
 from featcache.windows import Flow, Pictures, Plan, Preparer, consecutive, interleaved, sample_times, stretches
 
@@ -36,6 +36,20 @@ class Field(NamedTuple):
     after: int
     side: int
     method: str
+    solver: str = "opencv"
+    device: str = "cpu"
+
+
+class Stored(NamedTuple):
+    """The stored flow number `number`, resized. Motion is multiplied by the scale of the size and by `pace`."""
+
+    number: int
+    side: int
+    bound: float
+    pace: float = 1.0
+
+
+Item = Image | Field | Stored
 
 
 @dataclass
@@ -43,7 +57,7 @@ class Window:
     """One window of one extractor: the pictures or fields of flow that it consists of."""
 
     extractor: Preparer
-    items: Sequence[Image | Field]  #: in order of time; a picture that is shown at several sample times is repeated
+    items: Sequence[Item]  #: in order of time; a picture that is shown at several sample times is repeated
     start: float
     stop: float
     number: int = 0  #: number of the window in the clip, from 0
@@ -59,10 +73,14 @@ class Window:
 class _Shelf:
     """The computed pictures and fields that windows still wait for; each is dropped once its last user has taken it."""
 
-    waiting: Counter[Image | Field]  #: number of users that still wait for an item
-    arrays: dict[Image | Field, Any] = field(default_factory=dict)
+    waiting: Counter[Item]  #: number of users that still wait for an item
+    arrays: dict[Item, Any] = field(default_factory=dict)
 
-    def release(self, item: Image | Field) -> None:
+    def has(self, window: Window) -> bool:
+        """Return whether all parts of a window are there."""
+        return all(item in self.arrays for item in window.items)
+
+    def release(self, item: Item) -> None:
         """Note that one user has taken the item."""
         self.waiting[item] -= 1
         if not self.waiting[item]:
@@ -91,7 +109,7 @@ def _window(
     kind = extractor.window
     assert isinstance(kind, Pictures)
     first, last = reel.shown(np.array([clip[0], np.nextafter(clip[1], clip[0])]), *clip).tolist()
-    flow = isinstance(kind, Flow)
+    flow = isinstance(kind, Flow) and not is_stored(kind)  # from each of count + 1 pictures to the next
     if kind.rate:
         times = sample_times(centre, *clip, kind.count + flow, kind.rate)
         half = 0.5 / kind.rate
@@ -107,9 +125,13 @@ def _window(
         start, stop = _shown(reel, int(numbers[0]), int(numbers[-1]), clip)
     if not isinstance(kind, Flow):
         return Window(extractor, [Image(n, kind.side) for n in numbers.tolist()], start, stop)
+    if is_stored(kind):
+        pace = len(reel.times) / reel.stop / kind.rate if kind.rate else 1.0
+        return Window(extractor, [Stored(n, kind.side, kind.bound, pace) for n in numbers.tolist()], start, stop)
     after = np.minimum(numbers + kind.stride, last) if kind.spread else numbers[1:]
     pairs = zip(numbers.tolist(), after.tolist(), strict=False)
-    return Window(extractor, [Field(a, b, kind.side, kind.method) for a, b in pairs], start, stop)
+    how = kind.method, kind.solver, str(getattr(extractor, "device", "cpu")) if kind.solver != "opencv" else "cpu"
+    return Window(extractor, [Field(a, b, kind.side, *how) for a, b in pairs], start, stop)
 
 
 def _shown(reel: Reel, first: int, last: int, clip: tuple[float, float]) -> tuple[float, float]:
@@ -118,39 +140,83 @@ def _shown(reel: Reel, first: int, last: int, clip: tuple[float, float]) -> tupl
     return max(clip[0], float(reel.times[first])), min(clip[1], float(ends))
 
 
+def is_stored(kind: Any) -> bool:
+    """Return whether a window consists of stored pictures of flow."""
+    return isinstance(kind, Flow) and kind.method == STORED
+
+
 def fill(reel: Reel, windows: Sequence[Window]) -> Iterator[tuple[Window, NDArray[np.generic]]]:
-    """Decode once and yield each window, prepared, as soon as its last picture is decoded."""
+    """Decode once and yield each window, prepared, as soon as its last picture is decoded.
+
+    Windows of flow by torch may come later: fields are left until there are enough to be solved together.
+    """
     waiting = Counter(item for window in windows for item in set(window.items))
     fields: dict[int, list[Field]] = {}
     for pair in [item for item in waiting if isinstance(item, Field)]:
         fields.setdefault(pair.after, []).append(pair)
         waiting.update({Image(n, pair.side, grey=True) for n in (pair.number, pair.after)})
-    images: dict[int, list[Image]] = {}
+    pictures: dict[int, list[Image | Stored]] = {}
     for item in waiting:
-        if isinstance(item, Image):
-            images.setdefault(item.number, []).append(item)
+        if not isinstance(item, Field):
+            pictures.setdefault(item.number, []).append(item)
     ending: dict[int, list[Window]] = {}
     for window in windows:
         ending.setdefault(window.last, []).append(window)
-    shelf = _Shelf(waiting)
-    for number, picture in reel.decode(sorted(images)):
-        for image in images[number]:
-            shelf.arrays[image] = made(picture, image.side, image.grey)
-        for pair in fields.get(number, ()):
-            a, b = (Image(n, pair.side, grey=True) for n in (pair.number, pair.after))
-            shelf.arrays[pair] = _flow(shelf.arrays[a], shelf.arrays[b], pair, reel)
-            for image in {a, b}:
-                shelf.release(image)
-        for window in ending.get(number, ()):
+    shelf, last, open_fields, ended = _Shelf(waiting), max(pictures, default=0), list[Field](), list[Window]()
+    for number, picture in reel.decode(sorted(pictures)):
+        for part in pictures[number]:
+            shelf.arrays[part] = (
+                field_of(picture, part) if isinstance(part, Stored) else made(picture, part.side, part.grey)
+            )
+        open_fields += fields.get(number, ())
+        ended += ending.get(number, ())
+        due = [f for f in open_fields if number == last or len(open_fields) >= enough(f.solver, f.device)]
+        if due:
+            _solve(due, shelf, reel)
+            open_fields = [f for f in open_fields if f not in shelf.arrays]
+        whole, ended = [w for w in ended if shelf.has(w)], [w for w in ended if not shelf.has(w)]
+        for window in whole:
             yield window, _prepared(window, [shelf.arrays[item] for item in window.items], reel)
             for item in set(window.items):
                 shelf.release(item)
+
+
+def _solve(fields: Sequence[Field], shelf: _Shelf, reel: Reel) -> None:
+    """Compute fields whose pictures are on the shelf, those of one method together, and release the pictures."""
+    by_way: dict[tuple[str, str, str], list[Field]] = {}
+    for each in fields:
+        by_way.setdefault((each.method, each.solver, each.device), []).append(each)
+    for way, alike in by_way.items():
+        ends = {f: [Image(n, f.side, grey=True) for n in (f.number, f.after)] for f in alike}
+        pairs = {f: (shelf.arrays[a], shelf.arrays[b]) for f, (a, b) in ends.items()}
+        for a, b in pairs.values():
+            _check_sizes([a, b], reel)
+        moving = [f for f in alike if f.number != f.after]  # the clip's last picture, repeated, does not move
+        shelf.arrays.update(zip(moving, flows([pairs[f] for f in moving], *way), strict=True))
+        for f in alike:
+            if f.number == f.after:
+                shelf.arrays[f] = np.zeros((*pairs[f][0].shape, 2), np.float32)
+            for image in set(ends[f]):
+                shelf.release(image)
+
+
+def field_of(picture: NDArray[np.uint8], stored: Stored) -> NDArray[np.float32]:
+    """Turn stored flow (height, width, 2), eight bits with rest at 128, into pixels of the size `stored.side`."""
+    values = (picture.astype(np.float32) - 128) * np.float32(stored.bound / 127.5 * stored.pace)
+    resized = resize(values, stored.side)
+    scale = [new / old for new, old in zip(resized.shape[1::-1], values.shape[1::-1], strict=True)]
+    return resized * np.array(scale, np.float32)
 
 
 def made(picture: Picture, side: int, grey: bool = False) -> NDArray[np.uint8]:
     """Resize a picture to a shorter side of `side` pixels: averaged over areas to shrink it, bilinear to enlarge it."""
     if grey:
         picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+    return np.asarray(resize(picture, side), np.uint8)
+
+
+def resize(picture: NDArray[Any], side: int) -> NDArray[Any]:
+    """Resize (height, width, ...) to a shorter side of `side` pixels; 0: as it is."""
     height, width = picture.shape[:2]
     scale = side / min(height, width)
     if not side or scale == 1:
@@ -158,8 +224,7 @@ def made(picture: Picture, side: int, grey: bool = False) -> NDArray[np.uint8]:
     size = (max(side, round(width * scale)), max(side, round(height * scale)))
     if max(size) > LONGEST:
         raise MediaError(f"a picture of {width} x {height} is too long and thin; crop it")
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
 
 
 def viewed(array: NDArray[Any], kind: Pictures) -> NDArray[Any]:
@@ -174,13 +239,6 @@ def viewed(array: NDArray[Any], kind: Pictures) -> NDArray[Any]:
         if isinstance(kind, Flow):
             array = array * np.array([-1, 1], array.dtype)
     return array
-
-
-def _flow(a: NDArray[np.uint8], b: NDArray[np.uint8], pair: Field, reel: Reel) -> NDArray[np.float32]:
-    if pair.number == pair.after:  # the clip's last picture, repeated: nothing moves
-        return np.zeros((*a.shape, 2), np.float32)
-    _check_sizes([a, b], reel)
-    return METHODS[pair.method](a, b)
 
 
 def _prepared(window: Window, arrays: list[NDArray[Any]], reel: Reel) -> NDArray[np.generic]:

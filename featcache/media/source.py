@@ -7,7 +7,7 @@ from featcache.endings import VIDEO
 from featcache.errors import FeatcacheError, MediaAbsentError, MediaError
 from featcache.files import near, regular
 from featcache.manifest import Clip
-from featcache.media import images, video
+from featcache.media import images, stored_flow, video
 from featcache.media.container import AudioTrack, Scan, VideoTrack, scan
 from featcache.media.reel import EPSILON, Reel
 from featcache.naming import spellings
@@ -21,12 +21,26 @@ class Source:
     reel: Reel | MediaError | MediaAbsentError
     audio: AudioTrack | MediaError | MediaAbsentError
     scan: Scan | None  #: None for images
+    only_flow: Reel | None = None  #: the pictures of flow of a folder without frames
+
+    @property
+    def pictures(self) -> Reel | None:
+        """The pictures that bounds in frames are counted in: those of the source, or else its pictures of flow."""
+        return self.reel if isinstance(self.reel, Reel) else self.only_flow
+
+    def flow(self) -> Reel:
+        """Return the stored pictures of flow: of the folder, or of the folder of the same name next to a video."""
+        if self.only_flow:
+            return self.only_flow
+        if not isinstance(self.reel, Reel):
+            raise self.reel
+        return stored_flow.reel(self.path if self.path.is_dir() else self.path.with_suffix(""), None, self.reel)
 
     @property
     def stop(self) -> float:
         """The second at which the source ends: the end of its pictures, or else of its sound."""
-        if isinstance(self.reel, Reel):
-            return self.reel.stop
+        if self.pictures:
+            return self.pictures.stop
         assert isinstance(self.audio, AudioTrack)  # open_source refuses all others
         return self.audio.stop
 
@@ -52,15 +66,15 @@ class Source:
         """Return a bound in seconds, or None for one beyond the source's end."""
         if bound is None or unit == "seconds":
             return bound
-        if not isinstance(self.reel, Reel):
+        if not self.pictures:
             raise MediaError(f"{self.path} has no pictures, so bounds cannot be in frames; use start_seconds")
-        times = self.reel.times
+        times = self.pictures.times
         if bound < len(times):
             return float(times[int(bound)])
-        return self.reel.stop if bound == len(times) else None
+        return self.pictures.stop if bound == len(times) else None
 
     def _length(self) -> str:
-        frames = f" ({len(self.reel.times)} frames)" if isinstance(self.reel, Reel) else ""
+        frames = f" ({len(self.pictures.times)} frames)" if self.pictures else ""
         return f"{self.stop:.2f} s{frames}"
 
 
@@ -68,7 +82,7 @@ def open_source(path: Path, fps: float | None = None) -> Source:
     """Open a file or folder without decoding it; MediaError if it is not a source. `fps` is for folders."""
     check_exists(path)
     if path.is_dir():
-        return Source(path, images.folder(path, fps), MediaAbsentError(f"{path} is a folder of frames: no sound"), None)
+        return _folder(path, fps)
     if images.is_image(path):
         return Source(path, images.still(path), MediaAbsentError(f"{path} is an image: no sound"), None)
     scanned = scan(path)
@@ -90,6 +104,16 @@ def open_source(path: Path, fps: float | None = None) -> Source:
     if source.stop < EPSILON:
         raise MediaError(f"{path} lasts {source.stop:.2f} s: there is nothing to see or hear; replace it")
     return source
+
+
+def _folder(path: Path, fps: float | None) -> Source:
+    silent, parts = MediaAbsentError(f"{path} is a folder of frames: no sound"), stored_flow.parts(path)
+    if parts.frames or not (parts.right or parts.down):
+        return Source(path, images.folder(path, parts.frames, fps), silent, None)
+    no_frames = MediaAbsentError(
+        f"{path} holds pictures of flow and no frames; --set EXTRACTOR.method=pictures reads them"
+    )
+    return Source(path, no_frames, silent, None, stored_flow.reel(path, fps))
 
 
 def check_exists(path: Path) -> None:
@@ -142,10 +166,10 @@ def _probe(path: Path, fps: float | None) -> SourceInfo:
         raise source.reel
     kind = "folder" if path.is_dir() else "image" if source.scan is None else "video"
     frames, rate, height, width = 0, 0.0, 0, 0
-    if isinstance(source.reel, Reel):
-        frames = len(source.reel.times)
+    if source.pictures:
+        frames = len(source.pictures.times)
         rate = 0.0 if kind == "image" else frames / source.stop
-        _, picture = next(iter(source.reel.decode([0])))
+        _, picture = next(iter(source.pictures.decode([0])))
         height, width, _ = picture.shape
     else:
         kind = "sound"

@@ -3,17 +3,20 @@
 A record is row, state and payload, with a checksum. The payload of a done row is start and stop of its windows and the
 checksum of its features; the payload of a failed or absent row is the reason. The last record of a row counts. A note
 on a done row is a record of its own, before that of the row.
+
+The checksum of the whole shard follows from those of the rows, so a commit does not read the features again.
 """
 
 import contextlib
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +25,7 @@ from featcache.errors import StoreError
 from featcache.files import disk_errors, make_folder, regular, sync_folder, write_file
 from featcache.store import _format as fmt
 from featcache.store import digests
+from featcache.store._checksums import joined
 from featcache.store._lease import free, lease
 from featcache.store.reader import FeatureStore
 
@@ -30,8 +34,6 @@ OWNER = 255  #: the state of a record that names the holder of the lease
 NOTE = 254  #: the state of a record with a note on the row, whose own record follows
 
 WINDOWS = ("window_start", "window_stop")
-
-NOTHING = np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,11 @@ class Block:
 
     def __init__(self, folder: Path, number: int, layout: fmt.Layout, log: BinaryIO) -> None:
         self.number, self.layout, self.span = number, layout, layout.span(number)
-        self._folder, self._log, self._folder_synced, self._taken_over = folder, log, False, False
+        self._folder, self._log, self._folder_synced = folder, log, False
         self._shard_path = folder / "journal" / f"{number}.shard"
         self._paths = {name: folder / path for name, path in layout.files(number).items()}
         self._committed = committed_states(folder, number, layout)
+        self._taken_over = not self._committed.any()
         if not self._shard_path.exists() and not self._committed.any() and self._paths["features"].exists():
             os.replace(self._paths["features"], self._shard_path)  # the process was killed during the commit
         shard = os.open(regular(self._shard_path, StoreError), os.O_RDWR | os.O_CREAT)
@@ -74,7 +77,8 @@ class Block:
         os.ftruncate(log.fileno(), self._end)
         self._missing = {row for row in self.span if not self.state(row)}
         with disk_errors(folder):
-            self._record(self.span.start, OWNER, fmt.json_bytes({"pid": os.getpid(), "host": socket.gethostname()}))
+            owner = fmt.json_bytes({"pid": os.getpid(), "host": socket.gethostname()})
+            self._record(_record_bytes(self.span.start, OWNER, owner))
 
     @classmethod
     def claim(cls, folder: Path, number: int, layout: fmt.Layout) -> "Block | None":
@@ -97,15 +101,22 @@ class Block:
         """True when every row has been written."""
         return not self._missing
 
-    def append(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8], note: bytes = b"") -> None:
-        """Add a row, in place of an earlier record of it.
+    def add(self, row: int, state: int, reason: bytes) -> None:
+        """Add a failed or absent row, in place of an earlier record of it."""
+        with disk_errors(self._folder):
+            self._take_over()
+            self._put(row, state, reason)
 
-        A done row has `times_bytes` as payload and the bytes of its features, at most `row_bytes`. A failed or absent
-        row has the reason as payload and NOTHING as features. note: a remark on a done row.
+    def add_done(
+        self, rows: Sequence[int], times: Sequence[bytes], features: NDArray[np.uint8], notes: Sequence[bytes]
+    ) -> None:
+        """Add done rows, in place of earlier records of them.
+
+        times: `times_bytes` of the rows. features: bytes (rows, row_bytes). notes: a remark on each row, or b"".
         """
         with disk_errors(self._folder):
             self._take_over()
-            self._put(row, state, payload, features, note)
+            self._put_done(rows, times, features, notes)
 
     def commit(self, store: FeatureStore) -> None:
         """Move the complete block to its place, unless nothing was added, and release the lease."""
@@ -120,9 +131,7 @@ class Block:
             self._free()
 
     def _put_in_place(self, files: dict[str, bytes]) -> None:
-        self._finish_shard()
-        sums = {name: fmt.crc(data) for name, data in files.items()}
-        sums["features"] = fmt.crc(np.memmap(self._shard_path, np.uint8, "r"))
+        sums = {name: fmt.crc(data) for name, data in files.items()} | {"features": self._finish_shard()}
         files["digest"] = digests.digest_row(self._folder, self.number, sums)
         os.fsync(self._shard.fileno())
         if self._committed.any():  # from here on only the journal vouches for the rows
@@ -164,7 +173,7 @@ class Block:
 
     def _take_over(self) -> None:
         """Copy the rows that have no newer record from the committed block, if there is one."""
-        if self._taken_over or not self._committed.any():
+        if self._taken_over:
             return
         if damage := digests.damaged(self._folder, self.number, self.layout):
             raise StoreError(f"{self._folder}: {damage}; `featcache repair` makes its clips pending again")
@@ -177,34 +186,46 @@ class Block:
             if row in self.entries:
                 continue
             if state == fmt.DONE:
-                self._put(row, state, times_bytes(start[k, :t], stop[k, :t]), rows[k], reasons.get(row, "").encode())
+                times = times_bytes([start[k, :t]], [stop[k, :t]])
+                self._put_done([row], times, rows[k : k + 1], [reasons.get(row, "").encode()])
             elif state != fmt.NOT_TRIED:
-                self._put(row, state, reasons.get(row, "no reason recorded").encode(), NOTHING)
+                self._put(row, state, reasons.get(row, "no reason recorded").encode())
         self._taken_over = True
 
-    def _put(self, row: int, state: int, payload: bytes, features: NDArray[np.uint8], note: bytes = b"") -> None:
-        self._notes[row] = note
-        if note:
-            self._record(row, NOTE, note)
-        if state == fmt.DONE:
-            features = self._padded(features)
-            self._write(row, features)
-            payload += fmt.crc(features).to_bytes(4, "little")
-        self._record(row, state, payload)
-        self.entries[row] = (state, payload)
+    def _put(self, row: int, state: int, payload: bytes) -> None:
+        self._record(_record_bytes(row, state, payload))
+        self.entries[row], self._notes[row] = (state, payload), b""
         self._missing.discard(row)
 
-    def _padded(self, features: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The bytes of a whole row, with zeros for the windows that it lacks."""
-        short = self.layout.row_bytes - len(features)
-        return np.concatenate([features, np.zeros(short, np.uint8)]) if short else features
+    def _put_done(
+        self, rows: Sequence[int], times: Sequence[bytes], features: NDArray[np.uint8], notes: Sequence[bytes]
+    ) -> None:
+        for row in rows:
+            if self.entries.get(row, (fmt.DONE,))[0] == fmt.DONE:  # an earlier record does not vouch for new features
+                self.entries.pop(row, None)
+                self._missing.add(row)
+        self._write(rows, features)
+        payloads = [of + fmt.crc(row).to_bytes(4, "little") for of, row in zip(times, features, strict=True)]
+        records = []
+        for row, payload, note in zip(rows, payloads, notes, strict=True):
+            records += [_record_bytes(row, NOTE, note)] if note else []
+            records.append(_record_bytes(row, fmt.DONE, payload))
+        self._record(b"".join(records))
+        self.entries.update((row, (fmt.DONE, payload)) for row, payload in zip(rows, payloads, strict=True))
+        self._notes.update(zip(rows, notes, strict=True))
+        self._missing.difference_update(rows)
 
-    def _write(self, row: int, features: NDArray[np.uint8]) -> None:
-        _write_all(self._shard.fileno(), features.data, (row - self.span.start) * self.layout.row_bytes)
+    def _write(self, rows: Sequence[int], features: NDArray[np.uint8]) -> None:
+        """Write the bytes of rows (rows, row_bytes) to their places, and those of consecutive rows at once."""
+        begin = 0
+        for end in range(1, len(rows) + 1):
+            if end == len(rows) or rows[end] != rows[end - 1] + 1:
+                place = (rows[begin] - self.span.start) * self.layout.row_bytes
+                _write_all(self._shard.fileno(), features[begin:end].reshape(-1).data, place)
+                begin = end
 
-    def _record(self, row: int, state: int, payload: bytes) -> None:
-        data = RECORD.pack(row, state, len(payload)) + payload
-        data += fmt.crc(data).to_bytes(4, "little")
+    def _record(self, data: bytes) -> None:
+        """Append records to the journal, all or none."""
         try:
             _write_all(self._log.fileno(), data, self._end)
         except OSError:  # the disk is full: remove the torn record, behind which the next one would be lost
@@ -213,32 +234,37 @@ class Block:
             raise
         self._end += len(data)
 
-    def _finish_shard(self) -> None:
-        """Fill the shard up to whole inner chunks and append its index; rows that are not done are zeros."""
-        for row, (state, _) in self.entries.items():
-            if state != fmt.DONE:  # a killed process may have left half of an earlier attempt
-                self._write(row, self._padded(NOTHING))
-        payload, index = self.layout.shard_index(len(self.span))
+    def _finish_shard(self) -> int:
+        """Fill the shard up to whole inner chunks and append its index; return its checksum.
+
+        Rows that are not done are zeros: a killed process may have left half of an earlier attempt.
+        """
+        zeros = np.zeros((1, self.layout.row_bytes), np.uint8)
+        checksums = np.full(len(self.span), fmt.crc(zeros), np.uint32)
+        for row, (state, payload) in self.entries.items():
+            if state == fmt.DONE:
+                checksums[row - self.span.start] = int.from_bytes(payload[-4:], "little")
+            else:
+                self._write([row], zeros)
+        payload_bytes, index = self.layout.shard_index(len(self.span))
         end = len(self.span) * self.layout.row_bytes
+        tail = bytes(payload_bytes - end) + index
         os.ftruncate(self._shard.fileno(), end)
-        _write_all(self._shard.fileno(), bytes(payload - end) + index, end)  # a hole in a full tmpfs cannot be mapped
+        _write_all(self._shard.fileno(), tail, end)  # a hole in a full tmpfs cannot be mapped
+        return int(google_crc32c.extend(joined(checksums, self.layout.row_bytes), tail))
 
     def _files(self, store: FeatureStore) -> dict[str, bytes]:
         """The bytes of the block's small files."""
         layout, first = self.layout, self.span.start
-        times = np.zeros((2, len(self.span), layout.windows))
-        lengths, states = np.zeros(len(self.span), np.uint32), np.zeros(len(self.span), np.uint8)
+        times, lengths = self._times()
+        states = np.zeros(len(self.span), np.uint8)
         reasons = {}
         for row, (state, payload) in self.entries.items():
             states[row - first] = state
-            if state == fmt.DONE:
-                values = np.frombuffer(payload[:-4], "<f8").reshape(2, -1)
-                lengths[row - first] = values.shape[1]
-                times[:, row - first, : values.shape[1]] = values
-                if note := self._notes.get(row):
-                    reasons[row] = (state, note.decode())
-            else:
+            if state != fmt.DONE:
                 reasons[row] = (state, payload.decode(errors="backslashreplace"))
+            elif note := self._notes.get(row):
+                reasons[row] = (state, note.decode())
         return {
             "window_start": layout.padded(times[0], "float64"),
             "window_stop": layout.padded(times[1], "float64"),
@@ -247,10 +273,33 @@ class Block:
             "state": layout.padded(states, "uint8"),
         }
 
+    def _times(self) -> tuple[NDArray[np.float64], NDArray[np.uint32]]:
+        """The start and stop of windows (2, rows, T), and the number of windows of each row; zeros where not done."""
+        times = np.zeros((2, len(self.span), self.layout.windows))
+        lengths = np.zeros(len(self.span), np.uint32)
+        done: dict[int, list[int]] = {}  # rows by the size of their payload
+        for row, (state, payload) in self.entries.items():
+            if state == fmt.DONE:
+                done.setdefault(len(payload) - 4, []).append(row)
+        for size, rows in done.items():
+            data = b"".join(self.entries[row][1][:-4] for row in rows)
+            values = np.frombuffer(data, "<f8").reshape(len(rows), 2, -1)
+            places = np.array(rows) - self.span.start
+            lengths[places] = t = size // 16
+            times[:, places, :t] = values.swapaxes(0, 1)
+        return times, lengths
 
-def times_bytes(start: NDArray[np.floating], stop: NDArray[np.floating]) -> bytes:
-    """The payload of a done row, without the checksum of its features."""
-    return np.array((start, stop), "<f8").tobytes()
+
+def times_bytes(
+    start: Sequence[NDArray[np.floating]] | NDArray[np.floating],
+    stop: Sequence[NDArray[np.floating]] | NDArray[np.floating],
+) -> list[bytes]:
+    """The payloads of done rows, without the checksums of their features. start, stop: those of each row's windows."""
+    if len({len(of) for of in start}) == 1:
+        both = np.array((start, stop), "<f8").swapaxes(0, 1)
+        data, size = both.tobytes(), both[0].nbytes
+        return [data[begin : begin + size] for begin in range(0, len(data), size)]
+    return [np.array(both, "<f8").tobytes() for both in zip(start, stop, strict=True)]
 
 
 def committed_states(folder: Path, number: int, layout: fmt.Layout) -> NDArray[np.uint8]:
@@ -307,6 +356,11 @@ def owner(folder: Path, number: int) -> str:
                 process = schema.parse(payload, _Owner, "", error=StoreError)
                 holder = f"process {process.pid} on {process.host}"
     return holder
+
+
+def _record_bytes(row: int, state: int, payload: bytes) -> bytes:
+    data = RECORD.pack(row, state, len(payload)) + payload
+    return data + fmt.crc(data).to_bytes(4, "little")
 
 
 def _records(data: bytes) -> Iterator[tuple[int, int, bytes, int]]:

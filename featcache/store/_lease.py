@@ -38,7 +38,7 @@ def is_locked(path: Path) -> bool:
 
 def free(file: BinaryIO) -> None:
     """Release a lock or lease, even if a forked child has inherited the open file."""
-    fcntl.flock(file, fcntl.LOCK_UN)
+    flock(file, fcntl.LOCK_UN)
     file.close()
 
 

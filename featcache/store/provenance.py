@@ -11,7 +11,7 @@ nothing is joined to such a line.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from featcache.store import _block
 from featcache.store import _format as fmt
 from featcache.store.content import State, digest_of, state_of
 from featcache.store.reader import FeatureStore
-from featcache.store.writer import StoreWriter
+from featcache.store.writer import Many, StoreWriter
 
 LINE = re.compile(r"(\d+)(?: (\d*(?: \d*(?: [0-9a-f]*)?)?))?")  #: also one that is cut off
 MADE = (fmt.DONE, fmt.ABSENT)  #: states of rows that are made from a file; failed ones have their own way to be retried
@@ -54,6 +54,8 @@ class Record:
 
     def append(self, *lines: str) -> None:
         """Append lines without their newline."""
+        if not lines:
+            return
         with disk_errors(self.path), regular(self.path, StoreError).open("ab") as file:
             file.write("".join(f"\n{line}" for line in lines).encode())
 
@@ -106,6 +108,18 @@ class RecordingWriter:
         self.writer.done(row, features, start, stop, note)
         self._made(row)
 
+    def done_many(
+        self,
+        rows: Sequence[int],
+        features: Many,
+        start: Many,
+        stop: Many,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Write many rows of features."""
+        self.writer.done_many(rows, features, start, stop, notes)
+        self._made(*rows)
+
     def failed(self, row: int, reason: str) -> None:
         """Record that the row's clip could not be read."""
         self.writer.failed(row, reason)
@@ -115,9 +129,9 @@ class RecordingWriter:
         self.writer.absent(row, reason)
         self._made(row)
 
-    def _made(self, row: int) -> None:
-        if described := self.files.described(self._path(row)):
-            self.record.append(f"{row} {described}")
+    def _made(self, *rows: int) -> None:
+        described = {row: self.files.described(self._path(row)) for row in rows}
+        self.record.append(*(f"{row} {state}" for row, state in described.items() if state))
 
     def _path(self, row: int) -> Path:
         return self.manifest.path(self.manifest.clips[row])
@@ -135,7 +149,7 @@ def replaced(path: Path, manifest: Manifest, files: Files, *, settle: bool = Fal
         store = FeatureStore.open(path)
     except StoreError:  # there is none, or whoever uses it says so
         return {}
-    if store.modality == "text" or store.recipe.get("recipe") == "external":
+    if not of_files(store):
         return {}
     record = Record(path)
     recorded, found, news = record.files(), dict[int, bool](), list[str]()
@@ -152,9 +166,14 @@ def replaced(path: Path, manifest: Manifest, files: Files, *, settle: bool = Fal
             found[row] = bool(known)
         if known != before:
             news.append(f"{row} {known}".rstrip())
-    if settle and news:
+    if settle:
         record.append(*news)
     return found
+
+
+def of_files(store: FeatureStore) -> bool:
+    """Return whether the features of a store were made from media files: not from captions, and not imported."""
+    return store.modality != "text" and store.recipe.get("recipe") != "external"
 
 
 def unfinished(store: FeatureStore) -> set[int]:

@@ -5,6 +5,9 @@
             if writer.claim(row):                      # False while another writer has the row's block
                 writer.done(row, features, start, stop)    # or writer.failed(row, reason), writer.absent(row, reason)
 
+`writer.done_many` writes many rows at once, several times as fast. A block whose rows are all written is committed in
+the background. Its errors, such as a full disk, are raised by the next call, or by `close`.
+
 A writer may be killed at any moment. At the next `open`, `pending` has exactly the rows that are neither committed nor
 in a journal with a correct checksum, and the finished store has the same bytes. Several writers share a store, block
 by block.
@@ -15,9 +18,12 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -38,10 +44,14 @@ from featcache.files import (
 from featcache.manifest import Manifest
 from featcache.store import _block, _lease, _metadata, digests
 from featcache.store import _format as fmt
-from featcache.store._block import NOTHING, Block
+from featcache.store._background import Background
+from featcache.store._block import Block
 from featcache.store.reader import FeatureStore, open_unchecked, rows_csv
 
 PATIENCE = 10.0  #: seconds to wait for a process that has the whole store
+COMMITS = 2  #: most blocks that are being committed, or wait for that, while the next one is written
+Many = Sequence[NDArray[np.floating]] | NDArray[np.floating]  #: of n rows: n arrays, or an array with n along axis 0
+INFINITY = 0x7C00  #: the bits of infinity in float16; those of NaN are larger
 SYNC_SECONDS = 2.0  #: seconds after which written rows are made durable, at the next row
 
 
@@ -52,7 +62,8 @@ class StoreWriter:
         self.store = store
         self.layout = store.layout
         self.path = store.path
-        self._lock = lock
+        self._lock, self._process = lock, os.getpid()
+        self._commits = Background()
         self._retried: set[int] = set()  #: rows that have a record, and are to be written again
         self._renewed: set[int] = set()  #: those of them whatever their record is; the others have failed
         self._blocks: dict[int, Block] = {}  #: blocks that this writer has leased
@@ -88,14 +99,14 @@ class StoreWriter:
         attributes = _metadata.checked(
             path, {"format": fmt.FORMAT, "manifest": manifest.name, "recipe": recipe, "facts": facts}
         )
-        recipe = attributes["recipe"]
+        recipe, rows = attributes["recipe"], rows_csv(manifest)
         make_folder(path.parent)
         remove_abandoned(path)
         until = time.monotonic() + PATIENCE  # creating or extending a store takes a fraction of this time
         while True:
             if (lock := _lease.lock(path, alone=False)) is not None:  # the usual case
                 try:
-                    if store := _ready_store(path, manifest, recipe):
+                    if store := _ready_store(path, manifest, rows, recipe):
                         return cls(store, lock)
                 except BaseException:
                     _lease.free(lock)
@@ -104,7 +115,7 @@ class StoreWriter:
             if (lock := _lease.lock(path, alone=True)) is not None:
                 try:
                     layout = fmt.Layout(len(manifest), windows, row_shape, recipe["dtype"])
-                    _prepare(path, layout, manifest, attributes)
+                    _prepare(path, layout, manifest, rows, attributes)
                 finally:
                     _lease.free(lock)
             elif time.monotonic() > until:
@@ -115,6 +126,7 @@ class StoreWriter:
     @property
     def pending(self) -> list[int]:
         """The rows that are still to be computed, in order, including rows that another writer is working on."""
+        self._settle()
         missing: list[int] = []
         for number in range(self.layout.blocks):
             span = self.layout.span(number)
@@ -129,12 +141,14 @@ class StoreWriter:
 
     def claim(self, row: int) -> bool:
         """Lease the row's block if needed; True when this writer has it and the row is still to be computed."""
+        self._commits.check()
         if time.monotonic() - self._synced > SYNC_SECONDS:
             for block in self._blocks.values():
                 block.sync()
             self._synced = time.monotonic()
         number = row // self.layout.block_rows
         if number not in self._blocks and number not in self._others | self._finished:
+            self._check_process()
             try:
                 leased = Block.claim(self.path, number, self.layout)
             except OSError as error:
@@ -169,6 +183,44 @@ class StoreWriter:
         Raises StoreError when the values are not finite or too large for the store's dtype, when the row exists, or
         when another writer has its block.
         """
+        self.done_many([row], features[None], [start], [stop], [note])
+
+    def done_many(
+        self,
+        rows: Sequence[int],
+        features: Many,
+        start: Many,
+        stop: Many,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Write n rows, as `done` does; rows that follow each other in `rows` and in the store are written at once.
+
+        features: an array (n, t, *row_shape), or n arrays (t, *row_shape), whose t may differ. start, stop: an array
+        (n, t), or n arrays (t,). notes: n remarks, "" for none (default: no remarks).
+
+        Raises StoreError as `done` does: before a row is written when the shape or the values of a row are wrong, and
+        before a block is written when this writer may not write one of its rows.
+        """
+        if {len(features), len(start), len(stop), len(notes or rows)} != {len(rows)}:
+            raise StoreError(
+                f"{self.path}: {len(rows)} rows, but features of {len(features)}, start of {len(start)}, stop of "
+                f"{len(stop)} and {len(notes)} notes; give one of each per row"
+            )
+        for row, *of in zip(rows, features, start, stop, strict=True):
+            self._check_shapes(row, *of)
+        self._check_values(rows, features)
+        values, times = self._row_bytes(features), _block.times_bytes(start, stop)
+        remarks = [note.encode(errors="backslashreplace") for note in notes or [""] * len(rows)]
+        end = 0
+        for number, group in groupby([int(row) for row in rows], lambda row: row // self.layout.block_rows):
+            together = [*group]
+            begin, end = end, end + len(together)
+            self._check_pending(together)
+            self._blocks[number].add_done(together, times[begin:end], values[begin:end], remarks[begin:end])
+            self._retried.difference_update(together)
+            self._commit_if_complete(number)
+
+    def _check_shapes(self, row: int, features: NDArray[Any], start: NDArray[Any], stop: NDArray[Any]) -> None:
         expected = (self.layout.windows, *self.layout.row_shape)
         if features.shape[1:] != expected[1:] or not 1 <= len(features) <= expected[0]:
             raise StoreError(f"{self.path}: row {row} has shape {features.shape}, the store's rows have {expected}")
@@ -177,11 +229,40 @@ class StoreWriter:
                 f"{self.path}: row {row} has {len(features)} windows, but start of shape {np.shape(start)} and stop of "
                 f"{np.shape(stop)}"
             )
-        if refusal := self.refusal(features):
-            raise StoreError(f"{self.path}: row {row} {refusal}")
-        values = np.ascontiguousarray(features, np.dtype(self.layout.dtype).newbyteorder("<"))
-        times, flat = _block.times_bytes(start, stop), values.reshape(-1).view(np.uint8)
-        self._keep(row, fmt.DONE, times, flat, note.encode(errors="backslashreplace"))
+
+    def _check_values(self, rows: Sequence[int], features: Many) -> None:
+        """Raise StoreError if the values of a row cannot be stored."""
+        if isinstance(features, np.ndarray) and not refusal(features, self.dtype):
+            return
+        for row, values in zip(rows, features, strict=True):
+            if reason := refusal(values, self.dtype):
+                raise StoreError(f"{self.path}: row {row} {reason}")
+
+    def _check_pending(self, rows: Sequence[int]) -> None:
+        """Raise StoreError unless this writer may write the rows."""
+        self._check_process()
+        if len({*rows}) < len(rows):
+            row = next(row for row, count in Counter(rows).items() if count > 1)
+            raise StoreError(f"{self.path}: row {row} is given twice")
+        for row in rows:
+            if self.claim(row):
+                continue
+            if (number := row // self.layout.block_rows) in self._others:
+                span, owner = self.layout.span(number), _block.owner(self.path, number)
+                name = f"rows {span.start}-{span.stop - 1}"
+                raise StoreError(f"{self.path}: {name} are being written by {owner}; wait for it, or stop that process")
+            raise StoreError(f"{self.path}: row {row} is already written")
+
+    def _row_bytes(self, features: Many) -> NDArray[np.uint8]:
+        """The bytes of whole rows on disk (n, row_bytes), with zeros for the windows that a row lacks."""
+        dtype, whole = np.dtype(self.dtype).newbyteorder("<"), (self.layout.windows, *self.layout.row_shape)
+        if isinstance(features, np.ndarray) and features.shape[1:] == whole:
+            values = np.ascontiguousarray(features, dtype)
+        else:
+            values = np.zeros((len(features), *whole), dtype)
+            for place, row in zip(values, features, strict=True):
+                place[: len(row)] = row
+        return values.view(np.uint8).reshape(len(values), self.layout.row_bytes)
 
     @property
     def dtype(self) -> str:
@@ -196,14 +277,15 @@ class StoreWriter:
 
     def failed(self, row: int, reason: str) -> None:
         """Record that the row's clip could not be read, with the reason."""
-        self._keep(row, fmt.FAILED, reason.encode(errors="backslashreplace"))
+        self._keep(row, fmt.FAILED, reason)
 
     def absent(self, row: int, reason: str) -> None:
         """Record that the row's clip does not have the modality, with the reason."""
-        self._keep(row, fmt.ABSENT, reason.encode(errors="backslashreplace"))
+        self._keep(row, fmt.ABSENT, reason)
 
     def retry_failed(self) -> None:
         """Make the failed rows pending again. Each keeps its reason until it is written again."""
+        self._settle()
         state = FeatureStore.open(self.path).state
         self._retried |= {int(row) for row in np.flatnonzero(state == fmt.FAILED)}
         self._finished.clear()
@@ -213,22 +295,43 @@ class StoreWriter:
 
     def renew(self, rows: Iterable[int]) -> None:
         """Make these rows pending again, whatever they hold. Each keeps its content until it is written again."""
+        self._settle()
         self._renewed |= {*rows}
         self._retried |= self._renewed
         self._finished.clear()
 
     def close(self) -> None:
-        """Commit complete blocks, sync the journals and release the store's lock."""
-        self._retried.clear()  # rows that were not tried again keep their reason
+        """Commit complete blocks, sync the journals and release the store's lock; raise the first error of these.
+
+        When waiting is interrupted, the rest happens in the background. In a forked child it does nothing.
+        """
+        if os.getpid() == self._process:
+            self._retried.clear()  # rows that were not tried again keep their reason
+            self._commits.start(self._close)
+            self._commits.wait()
+
+    def _close(self) -> None:
         with ExitStack() as stack:  # when closing one block fails, the others are still closed
             stack.callback(_lease.free, self._lock)
             for number in list(self._blocks):
                 stack.callback(self._close_block, number)
 
     def _close_block(self, number: int) -> None:
-        self._commit_if_complete(number)
-        if number in self._blocks:
-            self._blocks.pop(number).close()
+        block = self._blocks.pop(number)
+        if block.complete:
+            block.commit(self.store)
+        else:
+            block.close()
+
+    def _settle(self) -> None:
+        """Wait until the blocks that are being committed are in their places."""
+        self._check_process()
+        self._commits.wait()
+
+    def _check_process(self) -> None:
+        """Raise StoreError in a forked child: the threads that commit blocks are its parent's."""
+        if os.getpid() != self._process:
+            raise StoreError(f"{self.path} was opened for writing by process {self._process}; open it again here")
 
     def _logs(self) -> list[Path]:
         logs = (self.path / "journal").glob("*.log")
@@ -242,35 +345,30 @@ class StoreWriter:
     ) -> None:
         self.close()
 
-    def _keep(
-        self, row: int, state: int, payload: bytes, features: NDArray[np.uint8] = NOTHING, note: bytes = b""
-    ) -> None:
+    def _keep(self, row: int, state: int, reason: str) -> None:
+        """Write a row without features."""
+        self._check_pending([row])
         number = row // self.layout.block_rows
-        if not self.claim(row):
-            if number in self._others:
-                span, owner = self.layout.span(number), _block.owner(self.path, number)
-                rows = f"rows {span.start}-{span.stop - 1}"
-                raise StoreError(f"{self.path}: {rows} are being written by {owner}; wait for it, or stop that process")
-            raise StoreError(f"{self.path}: row {row} is already written")
-        self._blocks[number].append(row, state, payload, features, note)
+        self._blocks[number].add(row, state, reason.encode(errors="backslashreplace"))
         self._retried.discard(row)
         self._commit_if_complete(number)
 
     def _commit_if_complete(self, number: int) -> None:
         block = self._blocks[number]
         if block.complete and self._retried.isdisjoint(block.span):
-            del self._blocks[number]
             self._finished.add(number)
-            block.commit(self.store)
+            del self._blocks[number]
+            self._commits.start(partial(block.commit, self.store))
+            self._commits.wait(COMMITS)
 
 
 def refusal(features: NDArray[np.floating], dtype: str) -> str:
     """Return the reason why these values cannot be stored in this dtype, or ""."""
     if features.dtype == np.float16:  # numpy is slow with float16; without the sign, its bits order the same way
-        bits = (np.ascontiguousarray(features).view(np.uint16) & np.uint16(0x7FFF)).max(initial=0)
-        largest = float(bits.view(np.float16))  # NaN if there is one, else infinity if there is one
-    else:
-        largest = float(np.abs(features).max(initial=0.0))
+        bits = np.ascontiguousarray(features).view(np.uint16)
+        most = max(int(bits.view(np.int16).max(initial=0)), int(bits.max(initial=0)) & 0x7FFF)  # positive, negative
+        return "" if most < INFINITY else "has values that are not finite"
+    largest = max(float(features.max(initial=0.0)), -float(features.min(initial=0.0)))  # NaN if there is one
     if largest <= float(np.finfo(dtype).max):
         return ""
     if not np.isfinite(features).all():
@@ -283,8 +381,11 @@ def _begun(path: Path) -> bool:
     return any(any(path.glob(pattern)) for pattern in ("features/c/*", "state/c/*", "journal/*"))
 
 
-def _ready_store(path: Path, manifest: Manifest, recipe: dict[str, Any]) -> FeatureStore | None:
-    """The store when it needs no creation or extension; StoreError when it has another recipe or other clips."""
+def _ready_store(path: Path, manifest: Manifest, rows: bytes, recipe: dict[str, Any]) -> FeatureStore | None:
+    """The store when it needs no creation or extension; StoreError when it has another recipe or other clips.
+
+    rows: the content of rows.csv for the manifest.
+    """
     if not (path / fmt.SUMS).exists() or (path / fmt.EXTENSION).exists():
         return None
     store = FeatureStore.open(path)
@@ -292,7 +393,8 @@ def _ready_store(path: Path, manifest: Manifest, recipe: dict[str, Any]) -> Feat
         return None
     try:
         store.check_recipe(recipe)
-        store.check_rows(manifest)
+        if store.rows_file != rows:
+            store.check_rows(manifest)
     except StoreError:
         if _begun(path):
             raise
@@ -300,8 +402,11 @@ def _ready_store(path: Path, manifest: Manifest, recipe: dict[str, Any]) -> Feat
     return store
 
 
-def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, attributes: dict[str, Any]) -> None:
-    """Create the store, or extend it to the manifest; the caller has the exclusive lock."""
+def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, rows: bytes, attributes: dict[str, Any]) -> None:
+    """Create the store, or extend it to the manifest; the caller has the exclusive lock.
+
+    rows: the content of rows.csv for the manifest.
+    """
     if path.exists() and any(path.iterdir()) and not (path / fmt.SUMS).exists():
         if (path / "zarr.json").exists():
             raise StoreError(f"{path} lacks {fmt.SUMS}; `featcache repair {path}` may restore it")
@@ -315,10 +420,10 @@ def _prepare(path: Path, layout: fmt.Layout, manifest: Manifest, attributes: dic
         store.check_rows(manifest, extensible=True)
         if len(store) < len(manifest):
             layout = _extended(store, layout)
-            _write_fixed(path / fmt.EXTENSION, layout, manifest, store.attributes, fmt.read_bytes(path / "zarr.json"))
+            _write_fixed(path / fmt.EXTENSION, layout, rows, store.attributes, fmt.read_bytes(path / "zarr.json"))
             finish_extension(path)
     else:
-        _write_fixed(path, layout, manifest, attributes)
+        _write_fixed(path, layout, rows, attributes)
 
 
 def _extended(store: FeatureStore, layout: fmt.Layout) -> fmt.Layout:
@@ -331,19 +436,17 @@ def _extended(store: FeatureStore, layout: fmt.Layout) -> fmt.Layout:
     return replace(layout, windows=store.windows)
 
 
-def _write_fixed(
-    folder: Path, layout: fmt.Layout, manifest: Manifest, attributes: dict[str, Any], group: bytes = b""
-) -> None:
+def _write_fixed(folder: Path, layout: fmt.Layout, rows: bytes, attributes: dict[str, Any], group: bytes = b"") -> None:
     """Write the files of a store that do not depend on its rows, in a scratch folder that is then renamed.
 
-    group: the exact bytes of zarr.json of an existing store. Its blocks are sealed with these bytes, and a newer zarr
-    may format them differently.
+    rows: the content of rows.csv. group: the exact bytes of zarr.json of an existing store. Its blocks are sealed with
+    these bytes, and a newer zarr may format them differently.
     """
     with making_folder(folder) as scratch:
         layout.create_arrays(scratch, {"featcache": attributes})
         if group:
             write_file(scratch / "zarr.json", group)
-        write_file(scratch / "rows.csv", rows_csv(manifest))
+        write_file(scratch / "rows.csv", rows)
         write_file(scratch / fmt.SUMS, digests.fixed_sums(scratch))
 
 
@@ -421,3 +524,16 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
         except StoreError:
             continue
         store.check_rows(manifest, extensible=True)
+
+
+def left(store: FeatureStore) -> int:
+    """The number of rows that are neither committed nor in a journal."""
+    count = 0
+    for number in range(store.layout.blocks):
+        entries = _block.read_log(store.path, number, store.layout).entries  # first, as a commit removes it last
+        untried = _block.committed_states(store.path, number, store.layout) == fmt.NOT_TRIED
+        count += sum(row not in entries for row, new in zip(store.layout.span(number), untried, strict=True) if new)
+    return count
+
+
+is_written = _lease.is_locked

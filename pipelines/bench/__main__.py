@@ -15,9 +15,11 @@ from pipelines.bench import (
     clustering,
     evaluation,
     extraction,
+    flow,
     groups,
     loaders,
     objects,
+    on_ray,
     report,
     retrieval,
     step,
@@ -30,6 +32,7 @@ from pipelines.bench._lines import Benchmark
 BENCHMARKS: dict[str, Benchmark] = {
     **store.BENCHMARKS,
     **extraction.BENCHMARKS,
+    **flow.BENCHMARKS,
     **step.BENCHMARKS,
     **training.BENCHMARKS,
     **groups.BENCHMARKS,
@@ -39,6 +42,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     **report.BENCHMARKS,
     **loaders.BENCHMARKS,
     **workers.BENCHMARKS,
+    **on_ray.BENCHMARKS,
     **objects.BENCHMARKS,
 }
 

@@ -30,7 +30,7 @@ from pipelines.cli import (
     train_head,
     weights,
 )
-from pipelines.cli._shared import Commands, plugins_option, quiet_option
+from pipelines.cli._shared import Commands, no_locks_option, plugins_option, quiet_option
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -53,6 +53,7 @@ def main() -> None:
 for command in (
     manifest.manifest,
     extract.extract,
+    extract.merge,
     train_head.train_head,
     sweep.sweep,
     evaluate.evaluate,
@@ -92,6 +93,7 @@ for command in _all_commands(main):
 for command in (
     manifest.manifest_build,
     extract.extract,
+    extract.merge,
     train_head.train_head,
     sweep.sweep,
     evaluate.evaluate,
@@ -108,3 +110,20 @@ for command in (
     weights.fetch,
 ):
     command.params.append(quiet_option())
+
+for command in (
+    manifest.manifest_build,
+    extract.extract,
+    extract.merge,
+    train_head.train_head,
+    sweep.sweep,
+    evaluate.evaluate,
+    predict.predict,
+    stores.repair,
+    exchange.import_,
+    exchange.export,
+    archive.pack,
+    archive.unpack,
+    weights.fetch,
+):
+    command.params.append(no_locks_option())

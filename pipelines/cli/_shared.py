@@ -16,7 +16,7 @@ import click
 
 from featcache import plugins
 from featcache.errors import ArgumentsError, FeatcacheError
-from featcache.files import FULL
+from featcache.files import FULL, NO_LOCKS
 from featcache.machine import cores
 from featcache.progress import Bar
 from featcache.remote.urls import url_of, with_urls
@@ -27,7 +27,7 @@ from pipelines.cli._completion import entries
 CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
 #: commands that continue after a full disk or Ctrl-C
-RESUMING = ("extract", "import", "train-head", "sweep", "evaluate", "build", "fetch", "push", "pull")
+RESUMING = ("extract", "merge", "import", "train-head", "sweep", "evaluate", "build", "fetch", "push", "pull")
 RESUME = "finished work is kept, run the same command to resume"
 _now: dict[str, str] = {}  #: "command": the innermost one; "done": its progress, for the sentence after Ctrl-C
 _bars: list[Any] = []  #: the progress bars that are on the screen
@@ -146,6 +146,23 @@ def plugins_option() -> click.Option:
         callback=plug_in,
         help="Folder with methods, nets, extractors, builders, bridges or experiments of your own; may be repeated. "
         f"Plug-ins are programs that run with your rights: use only those that you trust.  [env: {plugins.VARIABLE}]",
+    )
+
+
+def no_locks_option() -> click.Option:
+    """Return the option --no-locks, which all commands that write stores, runs or results have."""
+
+    def allow(context: click.Context, option: click.Parameter, value: bool) -> None:
+        if value:
+            os.environ[NO_LOCKS] = "1"  # worker processes inherit it
+
+    return click.Option(
+        ["--no-locks"],
+        is_flag=True,
+        expose_value=False,
+        callback=allow,
+        help="Write without locks on a file system that has none. Use it only where no other process writes the same "
+        f"files.  [env: {NO_LOCKS}]",
     )
 
 
@@ -440,3 +457,25 @@ def _with_options(command: Callable[..., None], argument: Callable[..., Any]) ->
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a Ray cluster to a command; the command receives them as `engine`, `address` and `gpus`."""
+    engine = click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="ray: compute on the nodes of a Ray cluster, which have the same folders (pip install 'featcache[ray]').",
+    )
+    address = click.option(
+        "--address",
+        metavar="HOST:PORT",
+        help="With --engine ray: the head of the cluster, or auto for that of RAY_ADDRESS.  [default: this machine]",
+    )
+    gpus = click.option(
+        "--gpus",
+        type=float,
+        help="With --engine ray: GPUs of each worker, or a share such as 0.5.  [default: 1 with --device cuda, else 0]",
+    )
+    return engine(address(gpus(command)))

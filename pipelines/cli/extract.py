@@ -1,13 +1,13 @@
 """The command `featcache extract`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featcache.wording import visible
 from pipelines.cli._completion import entries
-from pipelines.cli._shared import CORES, PATH, PLACE, echo, note, progress_bar
+from pipelines.cli._shared import PATH, PLACE, echo, engine_options, note, progress_bar
 
 if TYPE_CHECKING:
     from pipelines.extraction.extract import Extraction
@@ -40,7 +40,12 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     help="Weights of a network: a file, a name from `featcache weights list`, or `untrained` (random).",
 )
 @click.option("--weights-seed", default=0, show_default=True, help="Seed of untrained weights.")
-@click.option("--device", default="cpu", show_default=True, help="Device of networks: cpu, cuda, cuda:1, ...")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Device of networks: cpu, cuda, cuda:1, ...; several, as cuda:0,cuda:1, have a worker process each.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "fp16"]),
@@ -56,30 +61,25 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     show_default=True,
     help="Compile networks with torch.compile. graphs: also use CUDA graphs.",
 )
-@click.option("--workers", type=click.IntRange(1), default=CORES, help="Decoding threads.  [default: one per core]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Decoding threads, or with --engine ray processes.  [default: one per core, or as many as have room]",
+)
+@engine_options
 @click.option(
     "--retry-failed",
     is_flag=True,
     help="Try failed clips again. A store in which no clip is done is made again, by the recipe of this command.",
 )
 @click.option("--renew", is_flag=True, help="Extract clips again whose files were replaced since, or may have been.")
-def extract(
-    manifest: Path,
-    extractors: tuple[str, ...],
-    stores: Path,
-    windows: str,
-    set: tuple[str, ...],
-    dtype: str,
-    weights: tuple[str, ...],
-    weights_seed: int,
-    device: str,
-    precision: str,
-    channels_last: bool,
-    compile: str,
-    workers: int,
-    retry_failed: bool,
-    renew: bool,
-) -> None:
+@click.option(
+    "--shards",
+    default="",
+    metavar="I/N",
+    help="Extract only part I of N of the clips, counted from 0, for `featcache merge`; each job has its own part.",
+)
+def extract(manifest: Path, extractors: tuple[str, ...], stores: Path, **options: Any) -> None:
     """Run frozen EXTRACTORS on the clips of MANIFEST.
 
     Each extractor (`featcache list extractors`) fills one store. EXTRACTOR@VIEW reads another view of the pictures:
@@ -94,39 +94,50 @@ def extract(
     \b
     Examples:
       featcache extract demo/videos/kitchens.csv hog hof logmel --stores demo/stores
+      featcache extract videos.csv i3d-rgb --device cuda --engine ray --address head:6379
       featcache extract demo/videos/kitchens.csv hog --stores s3://bucket/stores
     """
     from pipelines.commands.extract import extract as run
 
     with progress_bar(f"extract {', '.join(extractors)}", "clip") as progress:
-        outcome = run(
-            manifest,
-            extractors,
-            stores,
-            windows=windows,
-            set=set,
-            dtype=dtype,
-            weights=weights,
-            weights_seed=weights_seed,
-            device=device,
-            precision=precision,
-            channels_last=channels_last,
-            compile=compile,
-            workers=workers,
-            retry_failed=retry_failed,
-            renew=renew,
-            progress=progress,
-        )
-    _print(outcome)
-    if outcome.unusable():
-        raise SystemExit(1)
+        outcome = run(manifest, extractors, stores, **options, progress=progress)
+    _print(outcome, outcome.summary())
 
 
-def _print(outcome: "Extraction") -> None:
-    """Print the stores with their counts and training data, and the first reasons for clips without features."""
+@click.command()
+@click.argument("manifest", type=PATH)
+@click.argument("extractors", nargs=-1, shell_complete=entries("extractor"))
+@click.option("--stores", type=PATH, default="stores", show_default=True, help="Folder of all stores.")
+def merge(manifest: Path, extractors: tuple[str, ...], stores: Path) -> None:
+    """Make whole stores of the parts that `featcache extract --shards I/N` has made.
+
+    The parts of all N shards must be finished and of one recipe. Each store then has the bytes that one process would
+    have written. Without EXTRACTORS, all stores that have parts are made. The parts are in STORES/MANIFEST/.shards, and
+    stay there: when clips are appended to MANIFEST, only these are extracted, and merged.
+
+    After an interruption, run the same command to resume. The exit code is 1 if a clip has failed.
+
+    \b
+    Example:
+      featcache merge demo/videos/kitchens.csv hog logmel --stores demo/stores
+    """
+    from pipelines.commands.extract import merge as run
+
+    with progress_bar("merge", "clip") as progress:
+        outcome = run(manifest, extractors, stores, progress=progress)
+    _print(
+        outcome, f"{outcome.clips} clips taken from parts" if outcome.clips else "nothing to do: all clips are there"
+    )
+
+
+def _print(outcome: "Extraction", summary: str) -> None:
+    """Print the stores with their counts and training data, and the first reasons for clips without features.
+
+    The exit code is 1 if a store cannot be used as it is.
+    """
     from featcache import training_data
 
-    for line in (*outcome.notes, outcome.summary()):
+    for line in (*outcome.notes, summary):
         note(line)
     for name, store in outcome.stores.items():
         counts = ", ".join(f"{count} {state}" for state, count in store.counts().items() if count)
@@ -141,3 +152,5 @@ def _print(outcome: "Extraction") -> None:
             if len(reasons) > REASONS:
                 count = store.counts()[state]
                 note(f"{name}: {state}: {count} clips in all; `featcache info {store.path} --failures {count}`")
+    if outcome.unusable():
+        raise SystemExit(1)

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from featcache.wording import first
-from pipelines.cli._shared import CORES, Given, Words, echo, experiment_options, note, noting, progress_bar
-from pipelines.cli.train_head import batch_option, track_option, track_to_option
+from pipelines.cli._shared import Given, Words, echo, engine_options, experiment_options, note, noting, progress_bar
+from pipelines.cli.train_head import batch_option, track_option, track_to_option, workers_option
 
 
 @click.command()
@@ -36,9 +36,10 @@ from pipelines.cli.train_head import batch_option, track_option, track_to_option
     help="Rank the trials of a search by this validator, or by oracle, which reads labels of the test rows.  "
     "[default: infomax, where the runs can use it]",
 )
-@click.option("--workers", type=click.IntRange(1), default=CORES, help="Parallel runs.  [default: one per core]")
+@workers_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @batch_option
+@engine_options
 @track_option
 @track_to_option
 def sweep(
@@ -46,9 +47,12 @@ def sweep(
     search: str | None,
     range: Words,
     by: str | None,
-    workers: int,
+    workers: int | None,
     device: str,
     batch: str,
+    engine: str,
+    address: str | None,
+    gpus: float | None,
     track: Words,
     track_to: Path | None,
 ) -> None:
@@ -71,6 +75,7 @@ def sweep(
 
     options: Given = {"search": search, "range": range, "by": by, "track": track, "track_to": track_to}
     options |= {"workers": workers, "device": device, "batch": batch}
+    options |= {"engine": engine, "address": address, "gpus": gpus}
     with noting() as say:
         made = run(**given, **options, note=say, progress=Bars(progress_bar))
     if made.trials:

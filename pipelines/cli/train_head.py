@@ -4,7 +4,17 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli._shared import CORES, PATH, Given, Words, echo, experiment_options, note, noting, progress_bar
+from pipelines.cli._shared import (
+    PATH,
+    Given,
+    Words,
+    echo,
+    engine_options,
+    experiment_options,
+    note,
+    noting,
+    progress_bar,
+)
 
 track_option = click.option(
     "--track",
@@ -12,6 +22,11 @@ track_option = click.option(
     multiple=True,
     help="Record the runs in a tracker while they are trained (pip install 'featcache[tensorboard]', ...); may be "
     "repeated. trackio and wandb write to this machine, unless their environment variables name a server.",
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Parallel runs.  [default: one per core, or with --engine ray as many as have room]",
 )
 track_to_option = click.option(
     "--track-to", type=PATH, metavar="FOLDER", help="Folder of trackers.  [default: RUNS-tracked]"
@@ -28,12 +43,23 @@ batch_option = click.option(
 
 @click.command("train-head")
 @experiment_options
-@click.option("--workers", type=click.IntRange(1), default=CORES, help="Parallel runs.  [default: one per core]")
+@workers_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @batch_option
+@engine_options
 @track_option
 @track_to_option
-def train_head(given: Given, workers: int, device: str, batch: str, track: Words, track_to: Path | None) -> None:
+def train_head(
+    given: Given,
+    workers: int | None,
+    device: str,
+    batch: str,
+    engine: str,
+    address: str | None,
+    gpus: float | None,
+    track: Words,
+    track_to: Path | None,
+) -> None:
     """Train the heads of EXPERIMENT on cached features.
 
     EXPERIMENT is a name (`featcache list experiments`), a Python file with RUNS, or a folder of stores such as
@@ -56,6 +82,7 @@ def train_head(given: Given, workers: int, device: str, batch: str, track: Words
     from pipelines.commands.train import summarised, train
 
     options: Given = {"workers": workers, "device": device, "batch": batch, "track": track, "track_to": track_to}
+    options |= {"engine": engine, "address": address, "gpus": gpus}
     title = f"train {Path(given['experiment']).stem}"
     with summarised(note) as report, noting() as say, progress_bar(title, "step") as progress:
         outcomes = train(**given, **options, report=report, note=say, progress=progress)

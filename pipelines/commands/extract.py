@@ -1,20 +1,33 @@
 """Extraction by the names of extractors: the function of `featcache extract`, and `featcache.extract`."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from featcache.arguments import Pairs, PathLike, manifest_of, numeric, one_of, several, some, worker_count
-from featcache.extractors import Extractor, Runtime
+from featcache.cluster import check_engine, connected, gpus_of, room
+from featcache.extractors import Extractor, Runtime, store_of
+from featcache.machine import cores
 from featcache.manifest import Manifest
 from featcache.progress import Progress, reporting
-from featcache.remote.urls import url_of
+from featcache.remote.urls import on_disk, url_of
 from featcache.store.pushing import working
 from featcache.windows import Plan
+from pipelines.extraction.devices import Devices
+from pipelines.extraction.engine import Engines
 from pipelines.extraction.extract import AUTO, Extraction
 from pipelines.extraction.extract import extract as fill
-from pipelines.extraction.extractors import load_extractors
+from pipelines.extraction.extractors import Order, order_of
+from pipelines.extraction.merging import merge as merge_parts
+from pipelines.extraction.shards import Shard, part_of
 from pipelines.settings import Words, as_words
+
+CHOICES = {
+    "dtype": ("auto", "float16", "float32"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "compile": ("off", "on", "graphs"),
+}
 
 
 def extract(
@@ -32,8 +45,12 @@ def extract(
     channels_last: bool = True,
     compile: str = "off",
     workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    gpus: float | None = None,
     retry_failed: bool = False,
     renew: bool = False,
+    shards: str = "",
     progress: Progress | bool = False,
 ) -> Extraction:
     """Run frozen extractors on the clips of a manifest; each fills one store, STORES/MANIFEST/EXTRACTOR.zarr.
@@ -42,45 +59,120 @@ def extract(
     is recorded as failed, with the reason, and does not stop the others.
 
     manifest: a manifest, or the path of its file. extractors: one or several names of `featcache list extractors`;
-        NAME@VIEW reads another view of the pictures (`featcache.windows.VIEWS`). stores: folder of all stores, or its
-        URL.
+        NAME@VIEW is another view of the pictures (`featcache.windows.VIEWS`). stores: folder of all stores, or its URL.
     windows: windows per clip: segments:T, uniform:T, inner:T or all:SECONDS, or a `Plan`.
-    set: parameters of extractors, {"hog.cells": 4} or "hog.cells=4".
-    dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
-    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained". weights_seed: of untrained weights.
-    device, precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
-    workers: decoding threads (default: one per core). retry_failed: try failed clips again.
-    renew: extract clips again whose files were replaced. progress: True for a bar, or a callback (clips done, all).
+    set: parameters, {"hog.cells": 4} or "hog.cells=4". dtype: float16, float32 or auto (float32 if a value needs it).
+    weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights. weights_seed: their seed.
+    device: of networks; several, as "cuda:0,cuda:1", have a worker process each.
+    precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
+    workers: decoding threads (default: one per core), or with engine="ray" processes (default: all that have room).
+    engine: "local" computes in this process, "ray" on a Ray cluster, whose nodes have the media under the same paths;
+        this process keeps the features. address: HOST:PORT of its head, or "auto" for that of RAY_ADDRESS (default: a
+        cluster of this machine). gpus: GPUs of each process, or a share of one (default: 1 with device "cuda").
+    retry_failed: try failed clips again. renew: extract clips again whose files were replaced. shards: "i/n" for part i
+        of n of the clips, from 0 on, see `merge`. progress: True for a bar, or a callback (clips done, all).
 
     Returns the stores, notes and time. Raises ConfigError for unknown names and parameters, WeightsError for missing
     weights, ManifestError for a manifest that cannot be read, StoreError for a store of other clips or another recipe.
 
     >>> featcache.extract("videos/videos.csv", ["hog", "i3d-rgb"], "stores")     # doctest: +SKIP
     """
-    clips, names = manifest_of(manifest), several(extractors)
+    for option, value in {"dtype": dtype, "precision": precision, "compile": compile}.items():
+        one_of(option, value, CHOICES[option])
+    check_engine(engine, device, address, gpus)
+    clips, names, shard = manifest_of(manifest), several(extractors), Shard.parse(shards) if shards else None
     some("extractors", names)
     numeric("weights_seed", weights_seed)
-    one_of("dtype", dtype, ("auto", "float16", "float32"))
-    one_of("precision", precision, ("fp32", "bf16", "fp16"))
-    one_of("compile", compile, ("off", "on", "graphs"))
-    runtime = Runtime("", weights_seed, device, precision, channels_last, compile)
-    files = [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
-    frozen = load_extractors(names, as_words(set), files, runtime, clips)
-    fixed: dict[str, Any] = {
-        "plan": windows if isinstance(windows, Plan) else Plan.parse(windows),
-        "dtype": dtype,
-        "retry_failed": retry_failed,
-        "renew": renew,
-        "workers": worker_count(workers),
-    }
+    plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
+    runtime = Runtime("", weights_seed, device.split(",")[0], precision, channels_last, compile)
+    order = order_of(names, as_words(set), _chosen(weights), runtime, clips)
+    place = partial(_loaded, engine=engine, devices=device.split(","), address=address, gpus=gpus, workers=workers)
+    options = partial(fill, retry_failed=retry_failed, renew=renew, workers=worker_count(workers))
     with reporting(progress, f"extract {', '.join(names)}", "clip") as report:
-        return _into(stores, clips, frozen, partial(fill, **fixed, progress=report))
+        return _extracted(clips, order, plan, stores, shard, dtype, place, partial(options, progress=report))
 
 
-def _into(stores: PathLike, clips: Manifest, frozen: Sequence[Extractor], run: Callable[..., Extraction]) -> Extraction:
-    """Run an extraction into a folder of all stores, or into the work folder of its URL, from which it is pushed."""
-    with working(stores, clips.name, [extractor.store for extractor in frozen]) as folder:
-        outcome = run(clips, frozen, folder)
+#: the extractors, where they compute (None for this process), and their facts there
+Loaded = tuple[list[Extractor], Engines | None, Mapping[str, Mapping[str, str]]]
+
+
+def _extracted(
+    clips: Manifest,
+    order: Order,
+    plan: Plan,
+    stores: PathLike,
+    shard: Shard | None,
+    dtype: str,
+    place: Callable[[Order, Manifest, Plan], AbstractContextManager[Loaded]],
+    run: Callable[..., Extraction],
+) -> Extraction:
+    """Extract the clips of a shard, or all clips. place: yields where they are computed. run: fills the stores."""
+    ours = shard.clips(clips) if shard else clips
+    if not ours.clips:
+        return Extraction(notes=[f"part {shard} has none of the clips"])
+    with place(order, ours, plan) as (frozen, engines, facts):
+        place_of_stores = on_disk(stores, "--stores with --shards") if shard else stores
+        with working(place_of_stores, clips.name, [extractor.store for extractor in frozen]) as folder:
+            part = part_of(clips, frozen, folder / clips.name, shard, plan, dtype)
+            options = {"dtype": part.dtype, "engines": engines, "facts": facts, "folder": part.folder}
+            outcome = run(part.clips, frozen, folder, plan=plan, **options)
     if url := url_of(stores):
         outcome.notes.append(f"pushed to {url}/{clips.name}; the local copy is a work folder")
     return outcome
+
+
+@contextmanager
+def _loaded(
+    order: Order,
+    clips: Manifest,
+    plan: Plan,
+    *,
+    engine: str,
+    devices: Sequence[str],
+    address: str | None,
+    gpus: float | None,
+    workers: int | None,
+) -> Iterator[Loaded]:
+    """Yield the extractors, where they compute, and their facts there."""
+    runtime, count = order.runtime, worker_count(workers)
+    if engine == "local":
+        several_devices = partial(Devices, order=order, devices=devices, workers=count)
+        yield order.load(), several_devices if len(devices) > 1 else None, {}
+        return
+    from pipelines.extraction.on_ray import OnRay
+    from pipelines.extraction.worker import Task
+
+    share = gpus_of(gpus, runtime.device)
+    here = replace(order, runtime=replace(runtime, device="cpu", compile="off")).load()  # only their recipes are used
+    with connected(address, max(count, cores())) as ray:
+        actors = count if workers else max(1, room(ray, share))
+        with OnRay(ray, Task.here(order, clips, plan), here, workers=actors, gpus=share) as on_ray:
+            yield here, lambda *_: on_ray, on_ray.facts
+
+
+def _chosen(weights: Pairs) -> Sequence[str]:
+    """Return weights as words "EXTRACTOR=FILE"."""
+    return [f"{name}={file}" for name, file in weights.items()] if isinstance(weights, Mapping) else several(weights)
+
+
+def merge(
+    manifest: Manifest | PathLike,
+    extractors: str | Iterable[str] = (),
+    stores: PathLike = "stores",
+    *,
+    progress: Progress | bool = False,
+) -> Extraction:
+    """Make whole stores of the parts that `extract` with `shards` has made, as if one process had extracted them.
+
+    The parts are in STORES/MANIFEST/.shards, and stay there: when clips are appended to the manifest, only these are
+    extracted. A repeated merge does what is left.
+
+    manifest: a manifest, or the path of its file. extractors: one or several names (default: all that have parts).
+    stores: folder of all stores. progress: True for a bar, or a callback (rows done, all).
+
+    Returns the stores and notes. Raises StoreError if parts are missing, unfinished, damaged, or do not fit each other
+    or the manifest; nothing is written then.
+    """
+    clips, names = manifest_of(manifest), [store_of(name) for name in several(extractors)]
+    with reporting(progress, f"merge {', '.join(names)}".strip(), "clip") as report:
+        return merge_parts(clips, names, on_disk(stores, "--stores"), report)

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from featcache.arguments import PathLike, one_of, worker_count
+from featcache.arguments import PathLike, one_of
+from featcache.cluster import check_engine
 from featcache.errors import ConfigError
 from featcache.progress import Bar, Bars, Opens, Progress, bars
 from pipelines.commands.jobs import Chosen, Job, Seeds, job
-from pipelines.commands.train import BATCH, Say, summarised, tracked, trained
+from pipelines.commands.train import BATCH, Say, places, summarised, tracked, trained
 from pipelines.data.ahead import check_ahead, check_writable
 from pipelines.evaluation import results
 from pipelines.evaluation.engine import Case, evaluate_all
@@ -25,7 +26,7 @@ from pipelines.tables.cells import Table
 from pipelines.tables.choosing import Choices
 from pipelines.tables.formats import Note, Shown
 from pipelines.tracking import Tracking
-from pipelines.training.engine import Outcome
+from pipelines.training.engine import Outcome, Pool
 from pipelines.training.watching import News
 
 if TYPE_CHECKING:
@@ -131,6 +132,9 @@ def sweep(
     workers: int | None = None,
     device: str = "cpu",
     batch: str = "auto",
+    engine: str = "local",
+    address: str | None = None,
+    gpus: float | None = None,
     track: str | Iterable[str] = (),
     track_to: PathLike | None = None,
     note: Say | None = None,
@@ -139,7 +143,7 @@ def sweep(
     """Train and evaluate an experiment with several values of its settings, and compare them.
 
     experiment, stores, runs, method, feeds, shift, net, task: as in `pipelines.train`.
-    set, seeds, only, workers, device, batch, track, track_to, note: as in `pipelines.train`.
+    set, seeds, only, workers, device, batch, engine, address, gpus, track, track_to, note: as in `pipelines.train`.
     grid: values of settings, {"method.lambda_g": [0.1, 0.3]} or "method.lambda_g=0.1,0.3"; in a search its choices.
     search: "random:N" or "tpe:N" to try N settings of each row that Optuna proposes, instead of a whole grid.
     range: numbers to search, {"method.lambda_g": "0.01..10,log"} or "method.lambda_g=0.01..10,log"; without "=" in the
@@ -151,26 +155,36 @@ def sweep(
     is complete.
     """
     one_of("batch", batch, BATCH)
+    check_engine(engine, device, address, gpus)
     made = job(experiment, stores, runs, Choice.of(method, feeds, shift, net, task), set=set, seeds=seeds, only=only)
-    words = as_words(grid)
-    typed = {"grid": words, "search": [search] if search else [], "range": as_words(range), "by": [by] if by else []}
+    made, values = _asked(made, as_words(grid), search, as_words(range), by)
+    here = device if engine == "local" else "cpu"
+    check_ahead(made.experiment.runs, made.stores, here)
+    say = note or (lambda text: None)
+    if made.left_out:
+        say(made.left_out)
+    place = places(engine, address, gpus, device, workers)
+    with tracked(made, track, track_to, note) as tracking, place as (pool, count):
+        work = _Work(made, count, device, here, batch, say, bars(progress), tracking, pool)
+        return _search(work, search, values, as_words(range), by) if search else _grid(work)
+
+
+def _asked(
+    made: Job, grid: Sequence[str], search: str | None, range: Sequence[str], by: str | None
+) -> tuple[Job, Grid]:
+    """Return the job with a row for each setting of a grid, or for a search unchanged, and the values of the grid."""
+    typed = {"grid": grid, "search": [search] if search else [], "range": range, "by": [by] if by else []}
     options = [f"--{name} {quote(text)}" for name, texts in typed.items() for text in texts]
     named = replace(made.experiment, arguments=" ".join([made.experiment.arguments, *options]))
-    made, values = replace(made, experiment=named), parse_grid(words)
+    made, values = replace(made, experiment=named), parse_grid(grid)
     if not search:
-        if by or typed["range"]:
+        if by or range:
             option = "--by" if by else "--range"
             raise ConfigError(f"{option} belongs to a search; add --search tpe:40, or leave it out")
         if not values:
             raise ConfigError("nothing to sweep; give --grid method.lambda_g=0.1,0.3,1, or --search tpe:40")
         made = replace(made, experiment=swept(named, values))
-    check_ahead(made.experiment.runs, made.stores, device)
-    say = note or (lambda text: None)
-    if made.left_out:
-        say(made.left_out)
-    with tracked(made, track, track_to, note) as tracking:
-        work = _Work(made, worker_count(workers), device, batch, say, bars(progress), tracking)
-        return _search(work, search, values, typed["range"], by) if search else _grid(work)
+    return made, values
 
 
 @dataclass(frozen=True)
@@ -179,21 +193,24 @@ class _Work:
 
     job: Job
     workers: int
-    device: str
+    device: str  #: of training
+    here: str  #: device of what this process does itself: the plan and the evaluation
     batch: str
     say: Say
     bars: Opens
     tracking: Tracking
+    pool: Pool
 
     def train(self, job: Job) -> list[Outcome]:
         """Train the runs of a job."""
         with summarised(self.say) as report, self.bars(f"train {job.experiment.name}", "step") as progress:
-            return trained(job, self.workers, self.device, self.batch, report, self.say, progress, self.tracking)
+            how = self.workers, self.device, self.batch
+            return trained(job, *how, report, self.say, progress, self.tracking, self.pool)
 
     def costs(self) -> plan.Costs:
         """Return the cost of each kind of runs; those without a finished run take a few short runs."""
         with self.bars("time a few steps of each kind of runs", "kind") as progress:
-            return plan.costs(self.job.experiment, self.job.stores, self.job.runs, self.device, progress)
+            return plan.costs(self.job.experiment, self.job.stores, self.job.runs, self.here, progress)
 
 
 def _grid(work: _Work) -> Sweep:
@@ -232,7 +249,7 @@ def _search(work: _Work, search: str, grid: Grid, texts: Sequence[str], by: str 
             progress.show(count, how[1], f"{count} of {how[1]} trials", state)
 
     options: dict[str, Any] = {"workers": work.workers, "device": work.device, "batch": work.batch, "hear": hear}
-    options |= {"report": work.tracking.ended, "logs": bool(work.tracking)}
+    options |= {"report": work.tracking.ended, "logs": bool(work.tracking), "pool": work.pool, "here": work.here}
     score = scores.scorer(experiment, by, job.stores, job.runs, costs, **options)
     for row in rows:
         with work.bars(f"search {row}", "trial") as progress:
@@ -278,7 +295,7 @@ def _compared(work: _Work, job: Job, made: Sequence[Outcome], trials: Trials | N
             job.stores,
             job.runs,
             workers=work.workers,
-            device=work.device,
+            device=work.here,
             report=lambda _, done, total: progress(done, total),
         )
     rows, table, choices, reason = results.Results(), None, None, ""

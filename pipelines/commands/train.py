@@ -5,18 +5,22 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from featcache.arguments import PathLike, one_of, several, worker_count
+from featcache.cluster import check_engine, connected, gpus_of, in_tasks, room
 from featcache.errors import ArgumentsError
+from featcache.machine import cores
+from featcache.parallel import in_parallel
 from featcache.progress import Progress, reporting, silent
 from pipelines.commands.jobs import Chosen, Job, Seeds, job, once
 from pipelines.data.ahead import check_ahead, check_writable
 from pipelines.experiments import Choice
 from pipelines.settings import Words
 from pipelines.tracking import NAMES, Tracking
-from pipelines.training.engine import Outcome, Report, run_all
+from pipelines.training.engine import Outcome, Pool, Report, run_all
 from pipelines.training.outputs import remedy
 from pipelines.training.watching import Course, News
 
@@ -40,6 +44,9 @@ def train(
     workers: int | None = None,
     device: str = "cpu",
     batch: str = "auto",
+    engine: str = "local",
+    address: str | None = None,
+    gpus: float | None = None,
     track: str | Iterable[str] = (),
     track_to: PathLike | None = None,
     report: Report | None = None,
@@ -56,7 +63,8 @@ def train(
         that are read together, "hog,hof", or several such texts to compare (default: all), "A:B" (default: every pair
         of domains), the name of a net, and the task if neither labels nor the others decide it.
     set: settings of every run, {"method.lambda_g": 0.5} or "method.lambda_g=0.5". seeds: for all rows, such as "0..4".
-    only: rows of the table. workers: runs that are trained at a time (default: one per core). device: cpu, cuda, ...
+    only: rows of the table. workers: runs at a time (default: one per core; on a cluster all that have room).
+    device: cpu, cuda, ... engine, address, gpus: as in `featcache.extract`; the nodes of a cluster share all folders.
     batch: "auto" lets similar runs share passes where a few measured steps show that this is faster; "off" never.
     track: "tensorboard", "trackio" or "wandb", or several, which record the runs while they are trained.
     track_to: folder of trackers (default: the folder of runs, with "-tracked" behind its name).
@@ -70,14 +78,30 @@ def train(
     >>> pipelines.train("kitchens", "demo/stores", "demo/runs", seeds=0)         # doctest: +SKIP
     """
     one_of("batch", batch, BATCH)
+    check_engine(engine, device, address, gpus)
     made = job(experiment, stores, runs, Choice.of(method, feeds, shift, net, task), set=set, seeds=seeds, only=only)
     if note and made.left_out:
         note(made.left_out)
     with tracked(made, track, track_to, note) as tracking:
-        check_ahead(made.experiment.runs, made.stores, device)
+        check_ahead(made.experiment.runs, made.stores, device if engine == "local" else "cpu")
         check_writable(made.runs)
-        with reporting(progress, f"train {made.experiment.name}", "step") as moved:
-            return trained(made, worker_count(workers), device, batch, report, note, moved, tracking)
+        place = places(engine, address, gpus, device, workers)
+        with place as (pool, count), reporting(progress, f"train {made.experiment.name}", "step") as moved:
+            return trained(made, count, device, batch, report, note, moved, tracking, pool)
+
+
+@contextmanager
+def places(
+    engine: str, address: str | None, gpus: float | None, device: str, workers: int | None
+) -> Iterator[tuple[Pool, int]]:
+    """Yield the function that trains runs side by side, on this machine or on a cluster, and how many of them."""
+    count = worker_count(workers)
+    if engine == "local":
+        yield in_parallel, count
+        return
+    share = gpus_of(gpus, device)
+    with connected(address, max(count, cores())) as ray:
+        yield partial(in_tasks, ray, share), count if workers else max(1, room(ray, share))
 
 
 def trained(
@@ -89,6 +113,7 @@ def trained(
     note: Say | None = None,
     progress: Progress = silent,
     tracking: Tracking | None = None,
+    pool: Pool = in_parallel,
 ) -> list[Outcome]:
     """Train the runs of a job, and note what is remarkable about them, each kind once."""
     noted, course = set[str](), Course(made.experiment.runs)
@@ -114,6 +139,7 @@ def trained(
 
     progress(0, course.total)
     options: dict[str, Any] = {"workers": workers, "device": device, "batch": batch, "logs": bool(tracking)}
+    options["pool"] = pool
     outcomes = run_all(made.experiment.runs, made.stores, made.runs, report=ended, hear=hear, **options)
     progress(course.total, course.total)
     return outcomes

@@ -22,8 +22,20 @@ Row = NDArray[np.float32]
 DEVICE = ("OutOfMemoryError", "AcceleratorError")  #: errors of torch that are not the fault of a clip
 
 
+class Part(NamedTuple):
+    """A clip as one extractor has computed it, on any machine: its rows, or the reason for having none."""
+
+    row: int  #: row of the clip in the manifest
+    extractor: str
+    features: Row | None = None  #: (T, *row_shape), in order of the windows or tokens
+    times: NDArray[np.float64] | None = None  #: start and stop of the windows (2, T); NaN for tokens
+    reason: FeatcacheError | None = None  #: reason for having no rows
+    note: str = ""  #: note on the source, such as which of several streams is taken
+    remarks: tuple[str, ...] = ()  #: remarks for the user, which are counted over all clips
+
+
 @dataclass(eq=False)
-class Part:
+class Gathering:
     """The rows of one clip that one extractor has computed so far."""
 
     row: int  #: row of the clip in the manifest
@@ -35,48 +47,64 @@ class Part:
     tokens: int = 0  #: number of tokens, where each token of a caption has a row
     read: bool = False  #: True when the source has no more windows
     reason: FeatcacheError | None = None  #: reason for having no rows
-    note: str = ""  #: note on the source, such as which of several streams is taken
+    note: str = ""  #: note on the source
+    remarks: dict[str, None] = field(default_factory=dict)  #: remarks in order, each once
     kept: bool = False  #: True when the part was passed to `keep`
 
-    def features(self) -> Row:
-        """The rows (T, *row_shape) in order of the windows, or of the tokens."""
+    def part(self) -> Part:
+        """Return the whole part."""
+        features, times = (None, None) if self.reason else (self._features(), self._times())
+        return Part(self.row, self.extractor.name, features, times, self.reason, self.note, tuple(self.remarks))
+
+    def _features(self) -> Row:
         if self.tokens:
             return self.rows[0][: self.tokens]
         return np.stack([self.rows[number] for number in sorted(self.rows)])
 
-    def times(self) -> NDArray[np.float64]:
-        """Start and stop of the windows (2, T); NaN for tokens, which have no time."""
+    def _times(self) -> NDArray[np.float64]:
         if self.tokens:
             return np.full((2, self.tokens), np.nan)
         return np.array([self.pieces[number] for number in sorted(self.pieces)]).T
 
 
 class _Batch(NamedTuple):
-    places: list[tuple[Part, int]]  #: the part and the number of each window
+    places: list[tuple[Gathering, int]]  #: the part and the number of each window
     computed: Future[tuple[list[Row | Exception], float, float]]
 
 
-class Assembly:
-    """A queue that gathers windows into batches, computes them in its own threads, and passes whole parts to `keep`."""
+def compute_pool(extractors: Sequence[Extractor]) -> ThreadPoolExecutor:
+    """Return the threads that compute batches: as many as the extractors use efficiently."""
+    return ThreadPoolExecutor(max(extractor.threads for extractor in extractors), thread_name_prefix="compute")
 
-    def __init__(self, extractors: Sequence[Extractor], keep: Callable[[Part], None]) -> None:
+
+class Assembly:
+    """A queue that gathers windows into batches, computes them in threads, and passes whole parts to `keep`.
+
+    pool: the threads, which several assemblies may share (default: its own).
+    """
+
+    def __init__(
+        self, extractors: Sequence[Extractor], keep: Callable[[Part], None], pool: ThreadPoolExecutor | None = None
+    ) -> None:
         self.keep = keep
         self.busy = 0.0  #: seconds in which at least one batch was being computed
-        self.remarks: dict[tuple[str, str], set[int]] = {}  #: (extractor, remark) -> rows of the manifest
         self._until = 0.0
-        self._gathering: dict[str, list[tuple[Part, Piece]]] = {extractor.name: [] for extractor in extractors}
+        self._gathering: dict[str, list[tuple[Gathering, Piece]]] = {extractor.name: [] for extractor in extractors}
         self._batches: deque[_Batch] = deque()
-        threads = max(extractor.threads for extractor in extractors)
-        self._ahead = threads + 1  # one batch more than the threads compute is ready
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compute")
+        self._ahead = max(extractor.threads for extractor in extractors) + 1  # one batch more than the threads compute
+        self._shared = pool is not None
+        self._pool = pool or compute_pool(extractors)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        for batch in self._batches:
+            batch.computed.cancel()
+        if not self._shared:
+            self._pool.shutdown()
 
-    def add(self, part: Part, piece: Piece | Nothing | None) -> None:
+    def add(self, part: Gathering, piece: Piece | Nothing | None) -> None:
         """Add a window of this part, or the reason for having none, or None at the end of its source."""
         if piece is None:
             part.read = True
@@ -91,8 +119,7 @@ class Assembly:
             part.expected, part.note = piece.of, piece.note
             part.pieces[piece.number] = piece.start, piece.stop
             part.tokens = part.extractor.tokens(piece.window)
-            for remark in filter(None, (part.extractor.remark(piece.window), piece.note)):
-                self.remarks.setdefault((part.extractor.name, remark), set()).add(part.row)
+            part.remarks |= dict.fromkeys(filter(None, (part.extractor.remark(piece.window), piece.note)))
             gathered = self._gathering[part.extractor.name]
             gathered.append((part, piece))
             if len(gathered) == part.extractor.batch:
@@ -129,11 +156,11 @@ class Assembly:
         for part in {id(part): part for part, _ in places}.values():
             self._finish(part)
 
-    def _finish(self, part: Part) -> None:
+    def _finish(self, part: Gathering) -> None:
         whole = part.read and (part.reason is not None or len(part.rows) == len(part.pieces))
         if whole and not part.kept:
             part.kept = True
-            self.keep(part)
+            self.keep(part.part())
 
 
 def _timed(extractor: Extractor, windows: list[NDArray[np.generic]]) -> tuple[list[Row | Exception], float, float]:

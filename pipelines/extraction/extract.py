@@ -1,8 +1,9 @@
 """Extraction, stage one: a manifest and its media in, one feature store per extractor out.
 
-Threads decode ahead by a bounded number of windows, while other threads run the extractors on batches of windows. A
-source is decoded once for all extractors that still need its clip. A clip that cannot be read is recorded with its
-reason, and the other clips are finished. Two processes with the same command share the work, block by block.
+An engine (`engine.py`) computes the rows, and this module keeps them. Its own threads decode ahead by a bounded number
+of windows, while other threads run the extractors on batches of windows. A source is decoded once for all extractors
+that still need its clip. A clip that cannot be read is recorded with its reason, and the other clips are finished. Two
+processes with the same command share the work, block by block.
 """
 
 import time
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,18 +24,17 @@ from featcache.errors import ConfigError, FeatcacheError, MediaAbsentError, Medi
 from featcache.extractors import Extractor
 from featcache.leaks import WARNING, leaks
 from featcache.manifest import Manifest
-from featcache.media import Pieces, windows_of
 from featcache.media.source import open_source
 from featcache.progress import Progress, silent
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.provenance import Files, RecordingWriter, replaced
 from featcache.store.sources import check_sources
-from featcache.store.writer import check_folder, drop_aside, refusal, set_aside, set_aside_undone, stored_dtype
+from featcache.store.writer import Many, check_folder, drop_aside, refusal, set_aside, set_aside_undone, stored_dtype
 from featcache.windows import COUNTED, WHOLE, Caption, Flow, Joints, Numbers, Pictures, Plan, Sound, Tokens
 from featcache.wording import amount, quoted, shortened
-from pipelines.extraction.assembly import Assembly, Part
+from pipelines.extraction.assembly import Part
+from pipelines.extraction.engine import Engine, Engines, Job, Local
 from pipelines.extraction.extractors import no_source
-from pipelines.extraction.interleaved import interleaved
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,6 @@ DECODERS = {  #: libraries whose version may change the decoded windows, by kind
     Numbers: (),
 }
 CARRIERS = ("numpy", "zarr", "torch")  #: libraries that only compute rows or store them
-BOUND = 64  #: decoded windows that may wait, whatever the length of the clips
 WHOLE_CLIP = "whole clip"  #: the plan of recipes whose windows are whole clips, with every window plan
 BEYOND = "beyond float16"  #: end of the reason of a row that float32 could hold
 FLOAT32 = "; extract it into another --stores folder with --dtype float32"  #: advice for such a row
@@ -122,7 +122,10 @@ def extract(
     retry_failed: bool = False,
     renew: bool = False,
     workers: int = 2,
+    engines: Engines | None = None,
+    facts: Mapping[str, Mapping[str, str]] = {},
     progress: Progress = silent,
+    folder: Path | None = None,
 ) -> Extraction:
     """Fill `stores/<manifest>/<extractor>.zarr` for every extractor, and write the manifest next to them.
 
@@ -131,26 +134,32 @@ def extract(
     dtype: float16, float32 or auto (float16; a store with a row that does not fit is made again in float32); or the
     name of each extractor -> its dtype.
     renew: extract clips again whose files were replaced since, or may have been.
-    workers: decoding threads. progress: called as progress(done, total) before the first clip and after each clip.
+    workers: decoding threads. engines: makes what computes the rows (default: the engine of this process). facts:
+    extractor -> its facts where it computes (default: in this process).
+    progress: called as progress(done, total) before the first clip and after each clip.
+    folder: the folder to fill in place of stores/<manifest>, for a part of the clips (`shards.part_of`).
     Raises StoreError before any work when a store in that folder was made from other clips, other files of the same
     names or by another recipe, or when other processes are writing everything that is left.
     """
-    folder, outcome, began = stores / manifest.name, Extraction(), time.monotonic()
+    outcome, began = Extraction(), time.monotonic()
+    if folder is None:
+        folder = stores / manifest.name
+        check_readable(manifest, extractors)
     check_folder(folder, manifest)
     check_sources(folder, manifest)
-    _check_sources(manifest, extractors)
     files = Files()
     outdated = {e.name: replaced(folder / f"{e.store}.zarr", manifest, files, settle=True) for e in extractors}
     outcome.notes += _choices(manifest, extractors)
-    again = outdated if renew else {}
-    beyond = _run(manifest, extractors, folder, plan, dtype, retry_failed, again, files, workers, outcome, progress)
+    run = partial(_run, manifest, folder=folder, plan=plan, files=files, outcome=outcome, progress=progress)
+    run = partial(run, engines=engines or partial(Local, workers=workers), facts=facts)
+    beyond = run(extractors, dtype=dtype, retry_failed=retry_failed, renewed=outdated if renew else {})
     for name, reason in beyond.items():
         outcome.notes.append(f"{name}: {reason}; the store is made again in float32")
     wider = [extractor for extractor in extractors if extractor.name in beyond]
     for extractor in wider:
         set_aside(folder / f"{extractor.store}.zarr", "float16")
     if wider:
-        _run(manifest, wider, folder, plan, "float32", False, {}, files, workers, outcome, progress)
+        run(wider, dtype="float32", retry_failed=False, renewed={})
     outcome.notes += _outdated({} if renew else outdated, manifest)
     outcome.seconds = time.monotonic() - began
     outcome.stores = {extractor.name: FeatureStore.open(folder / f"{extractor.store}.zarr") for extractor in extractors}
@@ -161,7 +170,7 @@ def extract(
     return outcome
 
 
-def _check_sources(manifest: Manifest, extractors: Sequence[Extractor]) -> None:
+def check_readable(manifest: Manifest, extractors: Sequence[Extractor]) -> None:
     """Raise ConfigError if no clip has a source, unless only captions are read."""
     readers = [extractor.name for extractor in extractors if not isinstance(extractor.window, Caption)]
     if readers and not any(clip.source for clip in manifest):
@@ -200,7 +209,8 @@ def _run(
     retry_failed: bool,
     renewed: Mapping[str, Collection[int]],
     files: Files,
-    workers: int,
+    engines: Engines,
+    facts: Mapping[str, Mapping[str, str]],
     outcome: Extraction,
     progress: Progress,
 ) -> dict[str, str]:
@@ -214,7 +224,9 @@ def _run(
             outcome.notes.append(f"{extractor.name}: no clip of the store was done, so it is made again")
     with ExitStack() as stack:
         writers = {
-            extractor.name: stack.enter_context(_writer(folder, manifest, extractor, recipe, most))
+            extractor.name: stack.enter_context(
+                _writer(folder, manifest, extractor, recipe, facts.get(extractor.name, extractor.facts), most)
+            )
             for extractor, recipe in recipes.items()
         }
         for name, writer in writers.items():
@@ -228,65 +240,52 @@ def _run(
             else RecordingWriter(writers[e.name], manifest, files)
             for e in extractors
         }
-        return _fill(recording, manifest, extractors, plan, dtypes, workers, outcome, progress)
+        return _fill(recording, manifest, engines(manifest, extractors, plan), dtypes, outcome, progress)
 
 
 def _fill(
     writers: "Mapping[str, Writer]",
     manifest: Manifest,
-    extractors: Sequence[Extractor],
-    plan: Plan,
+    engine: Engine,
     dtypes: Mapping[str, str],
-    workers: int,
     outcome: Extraction,
     progress: Progress,
 ) -> dict[str, str]:
-    """Compute every pending row whose block no other process is writing; return as `_run` does."""
+    """Keep every pending row whose block no other process is writing; return as `_run` does."""
     beyond: dict[str, str] = {}
-    pending = {extractor: set(writers[extractor.name].pending) for extractor in extractors}
+    pending = {name: set(writer.pending) for name, writer in writers.items()}
     rows = sorted(set().union(*pending.values()))
-    flying: dict[int, dict[str, Part]] = {}  # clips being decoded or computed: row -> extractor -> part
+    flying: dict[int, set[str]] = {}  # clips that the engine has: row -> extractors without a part
+    remarks: dict[tuple[str, str], set[int]] = {}  # (extractor, remark) -> rows
     done, total = 0, len(rows)
 
-    def clips() -> Iterator[int]:
+    def jobs() -> Iterator[Job]:
         nonlocal total
         for row in rows:
-            pending_for = [e for e in extractors if row in pending[e] and e.name not in beyond]
-            ours = [e for e in pending_for if writers[e.name].claim(row)]
+            pending_for = [name for name in writers if row in pending[name] and name not in beyond]
+            ours = [name for name in pending_for if writers[name].claim(row)]
             if ours:
-                flying[row] = {extractor.name: Part(row, extractor) for extractor in ours}
-                yield row
+                flying[row] = {*ours}
+                yield Job(row, tuple(ours))
             else:
                 total -= 1
 
-    def read(row: int) -> Pieces:
-        clip = manifest.clips[row]
-        return windows_of(manifest.path(clip), clip, plan, [part.extractor for part in list(flying[row].values())])
-
-    def keep(part: Part) -> None:
-        nonlocal done
-        name = part.extractor.name
-        if name not in beyond and (reason := _keep(writers[name], part, dtypes[name], manifest)):
-            beyond[name] = reason
-        del flying[part.row][name]
-        if not flying[part.row]:
-            del flying[part.row]
-            done += 1
-            outcome.clips += 1
-            progress(done, total)
-
     progress(done, total)
-    with (
-        Assembly(extractors, keep) as assembly,
-        closing(interleaved(clips(), read, workers=workers, bound=BOUND)) as pieces,
-    ):
-        for row, piece in pieces:
-            parts = [flying[row][piece.extractor]] if piece else list(flying[row].values())
-            for part in parts:
-                assembly.add(part, piece)
-        assembly.end()
-    outcome.busy += assembly.busy
-    for (name, remark), clip_rows in assembly.remarks.items():
+    with closing(engine.parts(jobs())) as parts:
+        for part in _kept(parts, writers, beyond, dtypes, manifest):
+            name, row = part.extractor, part.row
+            for remark in part.remarks:
+                remarks.setdefault((name, remark), set()).add(row)
+            flying[row].remove(name)
+            if not flying[row]:
+                del flying[row]
+                done += 1
+                outcome.clips += 1
+                progress(done, total)
+    outcome.busy += engine.busy
+    outcome.notes += engine.notes
+    engine.notes.clear()
+    for (name, remark), clip_rows in remarks.items():
         first = manifest.clips[min(clip_rows)].clip_id
         outcome.notes.append(f"{name}: {remark}; {len(clip_rows)} clips, the first is {first!r}")
     _note_left({name: writer for name, writer in writers.items() if name not in beyond}, outcome, idle=not done)
@@ -332,14 +331,26 @@ def recipe_of(extractor: Extractor, plan: Plan, dtype: str) -> dict[str, Any]:
     }
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of featcache and of the libraries that every extraction uses."""
+    return {"featcache": __version__, **{name: version(name) for name in CARRIERS}}
+
+
 def _chosen(folder: Path, extractor: Extractor, dtype: str) -> str:
     """Return the dtype of an extractor's store; `auto` is that of an existing store."""
     return (stored_dtype(folder / f"{extractor.store}.zarr") or "float16") if dtype == AUTO else dtype
 
 
-def _writer(folder: Path, manifest: Manifest, extractor: Extractor, recipe: dict[str, Any], most: int) -> StoreWriter:
+def _writer(
+    folder: Path,
+    manifest: Manifest,
+    extractor: Extractor,
+    recipe: dict[str, Any],
+    facts: Mapping[str, str],
+    most: int,
+) -> StoreWriter:
     whole = isinstance(extractor.window, WHOLE)
-    facts = {"featcache": __version__, **{name: version(name) for name in CARRIERS}, **extractor.facts}
+    facts = {**versions(), **facts}
     return StoreWriter.open(
         folder / f"{extractor.store}.zarr",
         manifest,
@@ -348,6 +359,39 @@ def _writer(folder: Path, manifest: Manifest, extractor: Extractor, recipe: dict
         windows=extractor.window.count if isinstance(extractor.window, Tokens) else 1 if whole else most,
         facts=facts,
     )
+
+
+def _kept(
+    arriving: Iterator[Part | list[Part]],
+    writers: "Mapping[str, Writer]",
+    beyond: dict[str, str],
+    dtypes: Mapping[str, str],
+    manifest: Manifest,
+) -> Iterator[Part]:
+    """Keep the parts as they arrive, and yield each; extractors with rows beyond float16 are added to `beyond`."""
+    for arrived in arriving:
+        together = arrived if isinstance(arrived, list) else [arrived]
+        for name in dict.fromkeys(part.extractor for part in together):
+            parts = [part for part in together if part.extractor == name and name not in beyond]
+            if not _keep_run(writers[name], parts):
+                for part in parts:
+                    if name not in beyond and (reason := _keep(writers[name], part, dtypes[name], manifest)):
+                        beyond[name] = reason
+        yield from together
+
+
+def _keep_run(writer: "Writer", parts: Sequence[Part]) -> bool:
+    """Write the rows of several clips at once; False if they have to be written one by one."""
+    features = [part.features for part in parts if part.features is not None]
+    alike = len({x.shape for x in features}) == 1 and len(features) == len(parts) > 1
+    if not alike or writer.refusal(features[0]):
+        return False
+    rows = np.stack(features)
+    if refusal(rows, writer.dtype):
+        return False
+    start, stop = np.stack([part.times for part in parts if part.times is not None], axis=1)
+    writer.done_many([part.row for part in parts], rows, start, stop, [part.note for part in parts])
+    return True
 
 
 def _keep(writer: "Writer", part: Part, dtype: str, manifest: Manifest) -> str:
@@ -359,14 +403,15 @@ def _keep(writer: "Writer", part: Part, dtype: str, manifest: Manifest) -> str:
         write = writer.absent if isinstance(part.reason, MediaAbsentError) else writer.failed
         write(part.row, manifest.portable(str(part.reason), manifest.clips[part.row]))
     else:
-        features = part.features()
-        if not (why_not := writer.refusal(features)):
-            start, stop = part.times()
-            writer.done(part.row, features, start, stop, part.note)
+        assert part.features is not None
+        assert part.times is not None
+        if not (why_not := writer.refusal(part.features)):
+            start, stop = part.times
+            writer.done(part.row, part.features, start, stop, part.note)
         elif dtype == AUTO and writer.dtype == "float16" and why_not.endswith(BEYOND):
             return f"clip {manifest.clips[part.row].clip_id!r} {why_not}"
         else:
-            writer.failed(part.row, f"{part.extractor.name} gave a row that {why_not}")
+            writer.failed(part.row, f"{part.extractor} gave a row that {why_not}")
     return ""
 
 
@@ -400,6 +445,18 @@ class Held:
         """Hold a row; its times and note are left out."""
         self._hold(row, features.astype(self.dtype))
 
+    def done_many(
+        self,
+        rows: Sequence[int],
+        features: Many,
+        start: Many,
+        stop: Many,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Hold many rows."""
+        for row, values in zip(rows, features, strict=True):
+            self._hold(row, values.astype(self.dtype))
+
     def failed(self, row: int, reason: str) -> None:
         """Hold the reason why the row's clip could not be read."""
         self._hold(row, MediaError(reason))
@@ -431,5 +488,5 @@ def extract_rows(
     """
     outcome = Extraction()
     held = {e.name: Held(dtypes[e.name], [*rows]) for e, rows in wanted.items()}
-    _fill(held, manifest, [*wanted], plan, dtypes, workers, outcome, progress)
+    _fill(held, manifest, Local(manifest, [*wanted], plan, workers), dtypes, outcome, progress)
     return {name: writer.rows for name, writer in held.items()}, outcome.notes

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import Any
 
@@ -25,6 +25,32 @@ from pipelines.settings import assign, from_json, to_json
 RUNTIME = Runtime()
 
 
+@dataclass(frozen=True)
+class Order:
+    """Extractors as plain values: every process that loads them gets the same ones, if it has their files."""
+
+    names: tuple[str, ...]  #: in their order, with views, such as `i3d-rgb@flip`
+    params: dict[str, dict[str, Any]]  #: name without a view -> its parameters as JSON values
+    weights: dict[str, str]  #: name without a view -> a file, a name of weights, "untrained", or "": its own
+    runtime: Runtime  #: of all networks; its own weights are not used
+
+    def load(self) -> list[Extractor]:
+        """Return the extractors, ready to run; ConfigError and WeightsError as `load_extractors` raises them."""
+        made = {}
+        for name, values in self.params.items():
+            params = from_json(values, params_type(name.partition(":")[0]), name)
+            made[name] = ready(load(name, params), replace(self.runtime, weights=self.weights[name]))
+        views = [split_view(name) for name in self.names]
+        loaded = [made[name].seen(view) if view else made[name] for name, view in views]
+        for first, second in combinations(loaded, 2):
+            if first.store == second.store:
+                raise ConfigError(
+                    f"{first.name} and {second.name} would both fill {first.store}.zarr; "
+                    "extract them into two --stores folders"
+                )
+        return loaded
+
+
 def load_extractors(
     names: Sequence[str],
     settings: Sequence[str] = (),
@@ -32,14 +58,28 @@ def load_extractors(
     runtime: Runtime = RUNTIME,
     manifest: Manifest | None = None,
 ) -> list[Extractor]:
-    """Return the named extractors, ready to run.
+    """Return the named extractors, ready to run; see `order_of`.
+
+    Raises ConfigError for unknown names and parameters, and for values of a wrong type; WeightsError for weights that
+    are not available.
+    """
+    return order_of(names, settings, weights, runtime, manifest).load()
+
+
+def order_of(
+    names: Sequence[str],
+    settings: Sequence[str] = (),
+    weights: Sequence[str] = (),
+    runtime: Runtime = RUNTIME,
+    manifest: Manifest | None = None,
+) -> Order:
+    """Return the named extractors as plain values.
 
     names: an extractor, or a view of it: `i3d-rgb@flip` receives mirrored pictures (`featcache.windows.VIEWS`), with
     the parameters and weights of `i3d-rgb`.
     settings: parameters as "EXTRACTOR.NAME=VALUE". weights: "EXTRACTOR=NAME OR FILE", or "untrained" for all of them.
     manifest: its first readable source determines parameters that were left open, such as `vector.dims`.
-    Raises ConfigError for unknown names and parameters, and for values of a wrong type; WeightsError for weights that
-    are not available.
+    Raises ConfigError for unknown names and parameters, and for values of a wrong type.
     """
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise ConfigError(f"extractor {repeated[0]!r} is named twice; name it once")
@@ -64,19 +104,11 @@ def load_extractors(
             chosen[name] = file
         else:
             raise ConfigError(f"--weights {choice}: write untrained, or EXTRACTOR=FILE with one of {choices}")
-    made = {}
-    for name, default in params.items():
-        values = from_json(changed[name], type(default), name)
-        values = _completed(name, values, manifest) if manifest else values
-        made[name] = ready(load(name, values), replace(runtime, weights=chosen[name]))
-    loaded = [made[name].seen(view) if view else made[name] for name, view in views]
-    for first, second in combinations(loaded, 2):
-        if first.store == second.store:
-            raise ConfigError(
-                f"{first.name} and {second.name} would both fill {first.store}.zarr; "
-                "extract them into two --stores folders"
-            )
-    return loaded
+    if manifest:
+        for name, default in params.items():
+            values = _completed(name, from_json(changed[name], type(default), name), manifest)
+            changed[name] = to_json(values, type(default))
+    return Order(tuple(names), changed, chosen, runtime)
 
 
 def _completed(name: str, params: Any, manifest: Manifest) -> Any:

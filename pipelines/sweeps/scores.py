@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import ConfigError, FeatcacheError
+from featcache.parallel import in_parallel
 from pipelines import tasks
 from pipelines.config import RunConfig
 from pipelines.evaluation.evaluate import evaluate, validator_scores
@@ -14,7 +15,7 @@ from pipelines.measures.outcomes import Values
 from pipelines.measures.validators import ORACLE, VALIDATORS
 from pipelines.sweeps.plan import Costs, seconds
 from pipelines.sweeps.search import Score
-from pipelines.training.engine import Outcome, Report, run_all
+from pipelines.training.engine import Outcome, Pool, Report, run_all
 from pipelines.training.runs import Run
 from pipelines.training.watching import Hear
 
@@ -35,17 +36,20 @@ def scorer(
     *,
     workers: int,
     device: str,
+    here: str,
     batch: str = "auto",
     report: Report | None = None,
     hear: Hear | None = None,
     logs: bool = False,
+    pool: Pool = in_parallel,
 ) -> Score:
     """Return a function that trains runs and scores those that a row shows.
 
-    costs: those of `plan.costs`, so that runs of a few seconds do not wait for processes to start. report, hear, logs:
-    as in `run_all`.
+    costs: those of `plan.costs`, so that runs of a few seconds do not wait for processes to start. here: device of this
+    process, which evaluates. device, batch, report, hear, logs, pool: as in `run_all`.
     """
     options: dict[str, Any] = {"device": device, "batch": batch, "report": report, "hear": hear, "logs": logs}
+    options["pool"] = pool
 
     def score(configs: Sequence[RunConfig]) -> dict[str, float | str]:
         expected = seconds(configs, costs)
@@ -63,7 +67,7 @@ def scorer(
         return value if isfinite(value) else f"its score by {by} is {value}"
 
     def by_labels(folder: Path) -> float:
-        results = {result.metric: result.value for result in evaluate(folder, stores, experiment.name, device)}
+        results = {result.metric: result.value for result in evaluate(folder, stores, experiment.name, here)}
         return results[experiment.headline(results)]
 
     return score

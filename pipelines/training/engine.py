@@ -2,12 +2,13 @@
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,6 +55,9 @@ class Outcome:
         return shortened(f"Outcome({self.status}, {self.config.id}, {'; '.join(words)})")
 
 
+#: a function that does jobs in processes, as `in_parallel` does it on this machine
+Pool = Callable[..., Generator[tuple[Any, Any], None, None]]
+
 #: called after each run with (outcome, runs done, all runs), and when a run is left for later because it is busy
 Report = Callable[[Outcome, int, int], None]
 
@@ -69,12 +73,13 @@ def run_all(
     report: Report | None = None,
     hear: Hear | None = None,
     logs: bool = False,
+    pool: Pool | None = None,
 ) -> list[Outcome]:
     """Train all runs, first those that others start from (`init_from`); a run that fails does not stop the others.
 
     batch: "auto" trains runs in one pass where that is faster (`pipelines/training/groups.py`), "off" one by one. hear:
     receives the news of runs in training, of all workers, while they are trained; with `logs` also the lines of their
-    logs.
+    logs. pool: does the work on other machines, which share the folders; the default on this one.
 
     Runs that another process is training now come last: they are waited for, and trained here if that process fails.
     Returns one outcome per different run, in the order in which they ended.
@@ -96,7 +101,7 @@ def run_all(
         for config in orphans:
             done(Outcome(config, None, "failed", note=f"the run that it starts from failed: {config.init_from}"))
         ready = [config for config in ready if config not in orphans]
-        _wave(ready, stores, runs, workers, device, batch, done, hear, logs)
+        _wave(ready, stores, runs, workers, device, batch, done, hear, logs, pool)
     return list(outcomes.values())
 
 
@@ -110,9 +115,11 @@ def _wave(
     done: Callable[[Outcome], None],
     hear: Hear | None,
     logs: bool,
+    pool: Pool | None,
 ) -> None:
     """Train runs that do not depend on each other."""
-    memory, workers = free_memory(), min(workers, len(configs))  # measured once, before the first run takes memory
+    workers, here = min(workers, len(configs)), pool is None
+    memory = free_memory() if here else None  # measured once, before the first run takes memory; elsewhere by each run
     divided = groups(configs, workers, device) if batch == "auto" else [(config,) for config in configs]
     jobs = deque((group, False) for group in divided)  # (runs, True to wait for the process that trains the run)
     missing = {config.id: config for config in configs}
@@ -122,8 +129,8 @@ def _wave(
     job = partial(_one_threaded, stores=stores, runs=runs, device=device, memory=memory, workers=workers, watch=watch)
     try:
         with (
-            meeting_place(workers, len(set(map(reads, configs)))) as place,
-            closing(in_parallel(partial(job, place=place), jobs, workers, hear)) as ended,
+            meeting_place(workers if here else 1, len(set(map(reads, configs)))) as place,
+            closing((pool or in_parallel)(partial(job, place=place), jobs, workers, hear)) as ended,
         ):
             for (group, _), (outcomes, found) in ended:
                 plans |= found
@@ -158,7 +165,7 @@ def _one_threaded(
     stores: Path,
     runs: Path,
     device: str,
-    memory: int,
+    memory: int | None,
     workers: int,
     place: Place | None,
     watch: Watch,
@@ -182,7 +189,13 @@ def _one_threaded(
 
 
 def _run_group(
-    configs: tuple[RunConfig, ...], stores: Path, runs: Path, device: str, memory: int, workers: int, watch: Watch
+    configs: tuple[RunConfig, ...],
+    stores: Path,
+    runs: Path,
+    device: str,
+    memory: int | None,
+    workers: int,
+    watch: Watch,
 ) -> tuple[list[Outcome], dict[str, Plan]]:
     with warnings.catch_warnings(record=True) as caught:
         results, plans = train_together(configs, stores, runs, device, memory, workers, watch)

@@ -7,6 +7,7 @@ import pytest
 from featcache import extractors
 from featcache.errors import ConfigError
 from featcache.extractors import hof, hog, logmel
+from featcache.media import flow as media_flow
 
 
 def row_of(extractor, window):
@@ -174,7 +175,7 @@ def test_hof_keeps_the_halves_of_a_window_apart():
 
 def test_hof_flows_are_of_the_named_method(monkeypatch):
     used = []
-    monkeypatch.setitem(hof.METHODS, "tvl1", lambda a, b: used.append(1) or np.zeros((*a.shape, 2), np.float32))
+    monkeypatch.setitem(media_flow.METHODS, "tvl1", lambda a, b: used.append(1) or np.zeros((*a.shape, 2), np.float32))
     row_of(hof.Hof(hof.Params(flow="tvl1", count=3)), panning(1, count=3))
     assert len(used) == 2
 

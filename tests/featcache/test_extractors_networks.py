@@ -18,6 +18,7 @@ from featcache.errors import ConfigError, MediaError, WeightsError
 from featcache.extractors import Runtime, _flow, _sampling, i3d_flow, i3d_rgb, tbn_audio, tbn_flow, tbn_rgb
 from featcache.extractors._frozen import Frozen, fill_by_seed, placed
 from featcache.media import Take, read_clip
+from featcache.media import flow as media_flow
 from featcache.media import pictures as media_pictures
 from featcache.media.pictures import made
 from featcache.media.source import open_source
@@ -123,7 +124,7 @@ def test_an_unknown_sampling_lists_the_known_ones(sampling):
 
 
 def test_the_known_methods_of_flow_are_those_of_media():
-    assert sorted(media_pictures.METHODS) == sorted(_flow.METHODS)
+    assert sorted([*media_flow.METHODS, media_flow.STORED]) == sorted(_flow.METHODS)
 
 
 # ------------------------------------------------------------------------------------------------------------- pixels
@@ -233,8 +234,8 @@ def test_a_translation_comes_back_as_that_flow_in_eight_bits(tmp_path):
 def test_overlapping_windows_share_pictures_and_flow(film, monkeypatch):
     """Of three extractors, two of which want the same flow: every field is computed once, every picture made once."""
     pairs, greys = [], []
-    flow = media_pictures.METHODS["dis"]
-    monkeypatch.setitem(media_pictures.METHODS, "dis", lambda a, b: (pairs.append(0), flow(a, b))[1])
+    flow = media_flow.METHODS["dis"]
+    monkeypatch.setitem(media_flow.METHODS, "dis", lambda a, b: (pairs.append(0), flow(a, b))[1])
     monkeypatch.setattr(media_pictures, "made", lambda p, side, grey: (greys.append(grey), made(p, side, grey))[1])
     three = [
         i3d_flow.I3DFlow(i3d_flow.Params(method="dis")),

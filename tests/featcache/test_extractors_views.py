@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from featcache import FeatureStore, extractors
 from featcache.errors import ConfigError
 from featcache.extractors import Extractor
-from featcache.media import pictures as media_pictures
+from featcache.media import flow as media_flow
 from featcache.media import read_clip
 from featcache.media.pictures import made
 from featcache.windows import VIEWS, Flow, Pictures, Plan
@@ -77,8 +77,8 @@ def test_mirrored_flow_is_the_flow_of_the_mirrored_film(films):
 
 def test_all_views_share_decoding_and_flow(films, monkeypatch):
     pairs = []
-    flow = media_pictures.METHODS["dis"]
-    monkeypatch.setitem(media_pictures.METHODS, "dis", lambda a, b: (pairs.append(0), flow(a, b))[1])
+    flow = media_flow.METHODS["dis"]
+    monkeypatch.setitem(media_flow.METHODS, "dis", lambda a, b: (pairs.append(0), flow(a, b))[1])
     every = [Field(), *(Field().seen(view) for view in VIEWS)]
     together = read_clip(films[0], clip(), Plan("segments", 3), every)
     assert len(pairs) == 11

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import resource
 import shutil
 import stat
@@ -20,6 +21,7 @@ from featcache import files
 from featcache.errors import BusyError, FeatcacheError, FormatError
 from featcache.files import claim_of, claimed, locked, making_folder, replacing, sync_folder, write_file
 from featcache.store import _lease
+from pipelines.evaluation import results
 from tests.conftest import ROOT
 
 
@@ -289,10 +291,65 @@ def test_a_file_system_without_locks_is_named_with_the_way_out(tmp_path, monkeyp
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    for take in (lambda: _lease.lock(tmp_path / "a.zarr", alone=True), lambda: locked(tmp_path / "f").__enter__()):
+    store, run, result = tmp_path / "a.zarr", tmp_path / "f", tmp_path / "r.jsonl"
+    takes = lambda: _lease.lock(store, alone=True), lambda: locked(run).__enter__(), lambda: results.append(result, [])
+    for take in takes:
         with pytest.raises(FeatcacheError, match=f"lock {tmp_path}.*{os.strerror(number)}.*no locks.*local disk"):
             take()
     assert not _lease.is_locked(tmp_path / "a.zarr")  # nobody can write there, and it can be read
+    monkeypatch.setenv("FEATCACHE_NO_LOCKS", "1")
+    _lease.free(_lease.lock(tmp_path / "a.zarr", alone=True))
+    with locked(run) as ours:
+        assert ours
+    assert not run.exists()
+    results.append(result, [])
+    monkeypatch.setenv("FEATCACHE_NO_LOCKS", "0")
+    with pytest.raises(FeatcacheError, match=r"--no-locks"):
+        results.append(result, [])
+
+
+def test_a_lock_that_fails_otherwise_is_an_error_of_that_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: refuse(errno.EIO)(0))
+    monkeypatch.setenv("FEATCACHE_NO_LOCKS", "1")
+    with pytest.raises(OSError) as caught, locked(tmp_path / "f"):
+        pass
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(tmp_path / "f"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "local"),
+    [
+        ("lustre", "rw,localflock,lazystatfs", "localflock"),
+        ("lustre", "rw,flock,lazystatfs", ""),
+        ("nfs", "rw,vers=3,nolock", "nolock"),
+        ("nfs4", "rw,vers=4.2,local_lock=none", ""),
+        ("nfs4", "rw,local_lock=all", "local_lock=all"),
+        ("ext4", "rw,localflock", ""),
+    ],
+)
+def test_locks_of_one_machine_are_warned_of_once(tmp_path, monkeypatch, kind, options, local):
+    """The table is that of the kernel: the longest place counts, and then the last line; a blank is \\040."""
+    place = tmp_path / "big disk"
+    place.mkdir()
+    spelled = str(place).replace(" ", "\\040")
+    lines = [
+        "none / overlay rw 0 0",
+        f"old {spelled} lustre rw,localflock 0 0",
+        f"mgs:/home {spelled} {kind} {options} 0 0",
+        f"other {spelled}2 lustre rw,localflock 0 0",
+        "garbage",
+    ]
+    (tmp_path / "mounts").write_text("\n".join(lines))
+    monkeypatch.setattr(files, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(files, "_looked_up", set())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for name in ("f", "g"):
+            with locked(place / name):
+                pass
+    assert len(caught) == bool(local)
+    for warning in caught:
+        assert re.search(rf"{place}.*this machine only.*{kind}.*{local}.*--shards", str(warning.message))
 
 
 def test_a_lock_is_a_file_only_while_it_is_held(tmp_path):

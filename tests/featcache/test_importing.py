@@ -147,23 +147,24 @@ def test_a_parquet_file_in_another_order_is_read_group_by_group(tmp_path, monkey
     monkeypatch.setattr("featcache.bridges.parquet.GROUP_BYTES", 4 * 2 * 4 * 4)
     monkeypatch.setattr("featcache.store._format.Layout.block_rows", 8)
     monkeypatch.setattr("featcache.importing.BLOCKS", 2)
+    monkeypatch.setattr("featcache.importing.RUN_BYTES", 3 * 2 * 4 * 4)  # three rows
     ids = [f"c{k:02}" for k in range(40)]  # 5 blocks, in 3 parts
     rows = {ids[k]: RNG.normal(size=(2, 4)) for k in np.random.default_rng(0).permutation(40)}
     bridges.load("parquet").write(tmp_path / "f", {"x": external(rows, np.float32)})
     reads, open_blocks, blocks = [], [], set()
-    real_read, real_done = pq.ParquetFile.read_row_group, StoreWriter.done
+    real_read, real_done = pq.ParquetFile.read_row_group, StoreWriter.done_many
 
     def read(file, number, **options):
         reads.append(number)
         return real_read(file, number, **options)
 
-    def done(writer, row, *values):
-        real_done(writer, row, *values)
-        blocks.add(row // 8)
-        open_blocks.append(len(list((writer.path / "journal").glob("*.log"))))
+    def done(writer, rows, *values):
+        real_done(writer, rows, *values)
+        blocks.update(row // 8 for row in rows)
+        open_blocks.append(len(writer._blocks))
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", read)
-    monkeypatch.setattr(StoreWriter, "done", done)
+    monkeypatch.setattr(StoreWriter, "done_many", done)
     (report,) = import_features([tmp_path / "f"], "parquet", clips(*ids), tmp_path)
     groups = pq.ParquetFile(tmp_path / "f").num_row_groups
     assert groups == 10

@@ -59,6 +59,38 @@ def test_errors_of_jobs_are_raised(workers):
         list(results)
 
 
+def _adds(start):
+    """Ask for numbers until there are none left, and send the sum."""
+    while number := parallel.ask("next"):
+        start += number
+    parallel.tell(start)
+    if start < 0:
+        raise FeatcacheError(f"{start} is too small")
+
+
+def _sums(starts, numbers):
+    """The messages of jobs that ask for these numbers."""
+    numbers = iter(numbers)
+    with closing(parallel.conversing(_adds, starts)) as messages:
+        return [message for message, reply in messages if message != "next" or reply(next(numbers, None))]
+
+
+def test_jobs_that_ask_get_replies_and_their_errors_are_raised():
+    sums = _sums([0, 10_000], range(1, 50))
+    assert (len(sums), sum(sums)) == (2, 10_000 + 49 * 25)
+    assert not children(os.getpid())
+    with pytest.raises(FeatcacheError, match="-5 is too small"):
+        _sums([-5], [])
+
+
+def test_jobs_that_wait_for_a_reply_end_with_the_generator():
+    with closing(parallel.conversing(_adds, [0, 0])) as messages:
+        assert next(messages)[0] == "next"
+        workers = children(os.getpid())
+        assert len(workers) == 2
+    assert gone(workers)
+
+
 def _fail(text):
     raise FeatcacheError(text)
 
@@ -103,7 +135,7 @@ def _lock(job):
     ids=["error", "attribute of an error", "result", "job"],
 )
 def test_what_cannot_be_pickled_has_its_reason(function, job, reason):
-    result, error = pickle.loads(parallel._answer(pickle.dumps((function, job))))
+    result, error = pickle.loads(parallel.answer(pickle.dumps((function, job))))
     assert result is None
     assert re.search(reason, repr(error))
 

@@ -1035,12 +1035,10 @@ def test_a_retry_does_not_replace_a_row_that_another_writer_mended(store):
 
 
 def test_a_row_that_was_half_written_and_then_failed_is_zeros(store, monkeypatch):
-    before, write = files(store.path), _block.Block._record
+    before = files(store.path)
 
-    def full(block, row, state, payload):
-        if state == 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write(block, row, state, payload)
+    def full(block, records):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with open_writer(store.path) as writer:
         writer.retry_failed()

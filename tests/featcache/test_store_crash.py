@@ -16,8 +16,8 @@ from tests.conftest import ROOT
 from tests.helpers import writers as _writers
 
 
-def crash(folder, step, what):
-    command = [sys.executable, "-m", "tests.helpers.crash", str(folder), str(step), what]
+def found_by(helper, *words):
+    command = [sys.executable, "-m", f"tests.helpers.{helper}", *map(str, words)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
@@ -25,7 +25,7 @@ def crash(folder, step, what):
 
 @pytest.mark.parametrize("what", ["first", "retry", "extend"])
 def test_killed_at_many_lines(tmp_path, what):
-    found = crash(tmp_path, 131, what)
+    found = found_by("crash", tmp_path, 131, what)
     assert found["kills"] >= 5
     assert found["wrong"] == []
     assert found["left"] == []
@@ -35,9 +35,18 @@ def test_killed_at_many_lines(tmp_path, what):
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["first", "retry", "extend"])
 def test_killed_at_every_line(tmp_path, what):
-    found = crash(tmp_path, 1, what)
+    found = found_by("crash", tmp_path, 1, what)
     assert found["kills"] >= 500
     assert found["wrong"] == []
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(250, marks=pytest.mark.slow)])
+def test_runs_killed_at_random_moments(tmp_path, count):
+    """A writer of runs, and the thread that commits its blocks: four of five are killed, one is stopped by Ctrl-C."""
+    found = found_by("kills", tmp_path, count)
+    assert found["wrong"] == []
+    assert (found["kills"], found["stops"]) == (count * 4 // 5, count // 5)
+    assert found["midway"] >= count // 8  # blocks that were interrupted during their commit
 
 
 def start(path):

@@ -10,7 +10,7 @@ import pytest
 from featcache.errors import FeatcacheError, MediaAbsentError
 from featcache.extractors import Extractor
 from featcache.media import Nothing, Piece
-from pipelines.extraction.assembly import Assembly, Part
+from pipelines.extraction.assembly import Assembly, Gathering
 from pipelines.extraction.interleaved import interleaved
 
 
@@ -34,7 +34,7 @@ def assembled(extractor, clips):
     """{row: Part} of clips given as {row: [values of the windows, a Nothing, ...]}, their windows in turns."""
     kept = {}
     with Assembly([extractor], lambda part: kept.update({part.row: part})) as assembly:
-        parts = {row: Part(row, extractor) for row in clips}
+        parts = {row: Gathering(row, extractor) for row in clips}
         for turn in range(max(len(values) for values in clips.values())):
             for row, values in clips.items():
                 if turn < len(values):
@@ -52,18 +52,18 @@ def test_windows_of_several_clips_share_batches_and_come_back_to_theirs():
     extractor = Double()
     kept = assembled(extractor, {7: [1, 2, 3], 8: [4, 5], 9: [6, 7, 8, 9, 10]})
     assert extractor.sizes == [4, 4, 2]
-    assert {row: part.features().ravel().tolist() for row, part in kept.items()} == {
+    assert {row: part.features.ravel().tolist() for row, part in kept.items()} == {
         7: [2, 4, 6],
         8: [8, 10],
         9: [12, 14, 16, 18, 20],
     }
-    assert kept[9].times().tolist() == [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]]
+    assert kept[9].times.tolist() == [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]]
 
 
 def test_an_error_costs_only_the_clip_whose_window_it_is():
     kept = assembled(Double(fails={5}), {7: [1, 2, 3], 8: [4, 5], 9: [6, 7]})
     assert str(kept[8].reason) == "double stopped with ValueError: cannot"
-    assert kept[7].features().ravel().tolist() == [2, 4, 6]
+    assert kept[7].features.ravel().tolist() == [2, 4, 6]
     assert kept[9].reason is None
 
 
@@ -71,26 +71,26 @@ def test_windows_that_came_before_the_reason_do_not_count():
     reason = MediaAbsentError("no")
     kept = assembled(Double(), {7: [1, 2, Nothing("double", reason)], 8: [3]})
     assert kept[7].reason is reason
-    assert kept[8].features().tolist() == [[6]]
+    assert kept[8].features.tolist() == [[6]]
 
 
 def test_a_window_that_comes_again_is_not_computed_again():
     extractor, kept = Double(), []
     with Assembly([extractor], kept.append) as assembly:
-        part = Part(0, extractor)
+        part = Gathering(0, extractor)
         for number in (0, 1, 0, 1, 2):
             assembly.add(part, Piece("double", number, 3, np.array([number]), 0, 1))
         assembly.add(part, None)
         assembly.end()
     assert extractor.sizes == [3]
-    assert kept[0].features().ravel().tolist() == [0, 2, 4]
+    assert kept[0].features.ravel().tolist() == [0, 2, 4]
 
 
 def test_a_clip_that_lacks_windows_is_not_done():
     extractor, kept = Double(), []
     with Assembly([extractor], kept.append) as assembly:
         for row, numbers in enumerate([(0, 2), ()]):
-            part = Part(row, extractor)
+            part = Gathering(row, extractor)
             for number in numbers:
                 assembly.add(part, Piece("double", number, 3, np.array([number]), 0, 1))
             assembly.add(part, None)

@@ -22,6 +22,7 @@ from featcache.store import writer as store_writer
 from featcache.store.check import problems
 from featcache.windows import Pictures, Plan
 from pipelines.cli import main
+from pipelines.extraction import engine
 from pipelines.extraction import extract as recipe
 from pipelines.extraction.extractors import load_extractors
 from tests.helpers.processes import command, stopped, wait_for
@@ -73,7 +74,7 @@ def media(monkeypatch):
                 yield Piece(extractor.name, k, T, np.array([float(clip.clip_id), k]), k, k + 1)
 
     Media.calls, Media.broken = [], {}
-    monkeypatch.setattr(recipe, "windows_of", windows_of)
+    monkeypatch.setattr(engine, "windows_of", windows_of)
     return Media
 
 
@@ -104,7 +105,7 @@ def test_a_clip_is_decoded_once_for_all_extractors_that_want_it(tmp_path, media)
 
 def test_decoding_stays_a_few_windows_ahead(tmp_path, media, monkeypatch):
     """While the extractor stands still at its first batch, no more than the read-ahead is decoded."""
-    monkeypatch.setattr(recipe, "BOUND", 6)
+    monkeypatch.setattr(engine, "BOUND", 6)
     decoded, computed = [], []
 
     class Slow(Count):
@@ -118,14 +119,14 @@ def test_decoding_stays_a_few_windows_ahead(tmp_path, media, monkeypatch):
                 computed.append(len(decoded))
             return super().__call__(windows)
 
-    original = recipe.windows_of
+    original = engine.windows_of
 
     def counted(*job):
         for piece in original(*job):
             decoded.append(piece)
             yield piece
 
-    monkeypatch.setattr(recipe, "windows_of", counted)
+    monkeypatch.setattr(engine, "windows_of", counted)
     recipe.extract(clips(4), [Slow(Params())], tmp_path, plan=Plan("segments", 100), workers=2)
     assert len(decoded) == 400
     # 2 + 2 computed or stacked, 2 more that cannot be, 6 waiting, 2 in the hands of the threads

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pipelines.bench.extraction import FILM_WINDOWS, REAL, write_film
-from pipelines.extraction.extract import BOUND
+from pipelines.extraction.engine import BOUND
 from tests.conftest import ROOT
 
 WINDOW = 16 * 224 * 224 * 3  #: bytes of a prepared window of i3d-rgb

@@ -1,0 +1,205 @@
+"""Ray: the connection to a cluster, or to one of this machine, and jobs on its nodes. Ray is imported when it is used.
+
+Nothing is reported to anybody: no usage statistics, no dashboard, and a cluster of this machine listens on loopback.
+"""
+
+import logging
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+from featcache import plugins
+from featcache.arguments import one_of
+from featcache.errors import ArgumentsError, ConfigError
+from featcache.parallel import Hear, WorkerEnded, answer, heard_by, packed, unpacked
+from featcache.wording import first_line
+
+J = TypeVar("J")
+R = TypeVar("R")
+LOST = 3  #: times that a job may be lost with its process before it is taken for the cause
+
+#: of the processes that Ray starts
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+#: Ray's switch for clusters of one machine, which makes all its processes use the loopback address
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+ENGINES = ("local", "ray")
+
+
+def check_engine(engine: str, device: str, address: str | None, gpus: float | None) -> None:
+    """Raise ConfigError for an unknown engine, options of Ray without it, and a device that Ray chooses."""
+    one_of("engine", engine, ENGINES)
+    if engine == "ray":
+        if device not in ("cpu", "cuda"):
+            raise ArgumentsError(f"--device {device}: Ray chooses the GPUs of each worker; write --device cuda")
+        if gpus is not None and gpus < 0:
+            raise ArgumentsError(f"--gpus is {gpus:g}; give 0 or more")
+    elif address or gpus is not None:
+        option = f"--address {address}" if address else f"--gpus {gpus:g}"
+        raise ArgumentsError(f"{option} belongs to --engine ray; add it, or leave {option.split()[0]} out")
+
+
+def gpus_of(gpus: float | None, device: str) -> float:
+    """Return the GPUs of a worker: as many as are given, or else one if the device is a GPU."""
+    return float(device == "cuda") if gpus is None else gpus
+
+
+def needed() -> Any:
+    """Import Ray; ConfigError with the extra if it is missing."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(f"--engine ray needs Ray ({error}); install it with: pip install 'featcache[ray]'") from None
+    return ray
+
+
+@contextmanager
+def connected(address: str | None, cores: int) -> Iterator[Any]:
+    """Yield Ray, connected to the cluster at this address, or to one that is made for this process.
+
+    address: HOST:PORT of the head; "auto": the cluster of RAY_ADDRESS, or the one of this machine; None: a cluster of
+    this machine only, with this number of cores, which ends with this process. A connection that the caller has made
+    is used, and kept. ConfigError if there is no cluster, or if it has another version.
+    """
+    usual = {} if address else LOOPBACK
+    with _environment(QUIET | usual):
+        ray = needed()
+        own = not ray.is_initialized()
+        if own:
+            _connect(ray, address, cores)
+    try:
+        with _silent(ray):
+            yield ray
+    finally:
+        if own:
+            ray.shutdown()
+
+
+@contextmanager
+def _silent(ray: Any) -> Iterator[None]:
+    """Keep Ray from printing what it does about lost processes among the lines of this one; the caller counts them."""
+    printing, name = ray._private.worker, "print_to_stdstream"
+    usual = getattr(printing, name, None)
+    setattr(printing, name, lambda data, ignore_prefix: None)
+    try:
+        yield
+    finally:
+        setattr(printing, name, usual)
+
+
+def _connect(ray: Any, address: str | None, cores: int) -> None:
+    """Connect to a cluster, or make one; Ray's own messages are left out."""
+    if address and "://" in address:
+        raise ConfigError(f"--address {address}: Ray Client is not used; write HOST:PORT of the head, or auto")
+    options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": logging.ERROR}
+    if not address:
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = False  # as LOOPBACK does, if Ray has been imported before
+        options |= {"num_cpus": cores, "include_dashboard": False}
+    log = logging.getLogger("ray")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        ray.init(**options)
+    except Exception as error:  # ConnectionError, RuntimeError, TimeoutError, ValueError, and Ray's own
+        place = f"--address {address}: no Ray cluster can be used there" if address else "Ray cannot start here"
+        raise ConfigError(f"{place} ({first_line(error)}); start one with `ray start --head`") from None
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment that are not set, for the processes that are started inside."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ |= added
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def node_name(ray: Any, node: str) -> str:
+    """Return the name of a node for people."""
+    for facts in ray.nodes():
+        if facts["NodeID"] == node:
+            return f"node {facts['NodeManagerHostname']} ({facts['NodeManagerAddress']}, {node[:6]})"
+    return f"node {node[:6]}"
+
+
+def room(ray: Any, gpus: float = 0.0, without: Collection[str] = ()) -> int:
+    """Return how many workers of one CPU and so many GPUs fit on the nodes, except those that are left out."""
+    places = 0
+    for facts in ray.nodes():
+        if facts["Alive"] and facts["NodeID"] not in without:
+            has = facts["Resources"]
+            places += int(min(has.get("CPU", 0.0), has.get("GPU", 0.0) / gpus if gpus else has.get("CPU", 0.0)))
+    return places
+
+
+def in_tasks(
+    ray: Any, gpus: float, function: Callable[[J], R], jobs: deque[J], workers: int, hear: Hear | None = None
+) -> Generator[tuple[J, R], None, None]:
+    """Yield (job, function(job)) for each job, as `parallel.in_parallel` does, on the nodes of a cluster.
+
+    workers: number of jobs at a time. gpus: GPUs of each job, or a share of one. The nodes have the same packages and
+    folders. A job whose process or node is lost is started again; WorkerEnded if it is lost too often.
+    """
+    task = ray.remote(_messages).options(num_cpus=1, num_gpus=gpus, max_retries=0, num_returns="streaming")
+    flying: dict[Any, tuple[J, int]] = {}  # stream -> its job, and how often that has been lost
+    again: deque[tuple[J, int]] = deque()
+    try:
+        while jobs or again or flying:
+            while (jobs or again) and len(flying) < workers:
+                job, lost = again.popleft() if again else (jobs.popleft(), 0)
+                flying[task.remote(packed((function, job)), os.getcwd(), plugins.described())] = job, lost
+            for stream in ray.wait([*flying], num_returns=1)[0]:
+                job, lost = flying[stream]
+                try:
+                    kind, content = ray.get(next(stream))
+                except ray.exceptions.RayError as error:
+                    del flying[stream]
+                    if lost + 1 >= LOST:
+                        raise WorkerEnded(f"a job on the cluster was lost {LOST} times ({first_line(error)})") from None
+                    again.append((job, lost + 1))
+                    continue
+                if kind == "message":
+                    if hear:
+                        hear(content)
+                    continue
+                del flying[stream]
+                result, failure = unpacked(content)
+                if failure:
+                    raise failure
+                yield job, result
+    finally:
+        for stream in flying:
+            with suppress(Exception):  # it has just ended
+                ray.cancel(stream, force=True)
+
+
+def _messages(job: bytes, folder: str, plugged: str | None) -> Iterator[tuple[str, Any]]:
+    """Do a job in this process; yield ("message", content) for each message that it sends, then ("answer", bytes)."""
+    with suppress(OSError):  # absolute paths do not need it
+        os.chdir(folder)
+    plugins.take(plugged)
+    sent: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+    def work() -> None:
+        with heard_by(lambda content: sent.put(("message", content))):
+            done = answer(job)
+        sent.put(("answer", bytes(done)))
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        kind, content = sent.get()
+        yield kind, content
+        if kind == "answer":
+            return

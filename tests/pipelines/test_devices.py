@@ -1,0 +1,93 @@
+"""Several devices of a machine: a process each, and the stores of one process."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import featcache
+from featcache import Clip, Manifest
+from featcache.errors import FeatcacheError
+from tests.helpers.processes import children
+
+EXTRACTOR = """
+import os
+import numpy as np
+from dataclasses import dataclass
+from pathlib import Path
+from featcache.extractors import Extractor, Numbers
+
+@dataclass(frozen=True)
+class Params:
+    folder: str = ""  #: notes which device has computed in which process
+
+class Where(Extractor):
+    name, modality, row_shape, window, batch = "where", "x", (3,), Numbers("", ""), 2
+    device = "none"
+
+    def ready(self, runtime):
+        self.device = runtime.device
+        return self
+
+    @property
+    def facts(self):
+        return super().facts | {"device": self.device.partition(":")[0]}
+
+    def prepare(self, window):
+        return window[0]
+
+    def __call__(self, windows):
+        (Path(self.params.folder) / f"{self.device} {os.getpid()}").touch()
+        return windows.astype(np.float32)
+
+EXTRACTOR = Where
+"""
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The manifest `m` of 40 clips, one of them broken, and the extractor `where` as a plug-in."""
+    (tmp_path / "plugins" / "extractors").mkdir(parents=True)
+    (tmp_path / "plugins" / "extractors" / "where.py").write_text(EXTRACTOR)
+    (tmp_path / "used").mkdir()
+    monkeypatch.setenv("FEATCACHE_PLUGINS", str(tmp_path / "plugins"))
+    for i in range(40):
+        if i != 7:
+            np.save(tmp_path / f"{i}.npy", np.arange(i, i + 3.0) * (1e5 if i == 30 else 1))
+    return Manifest("m", tuple(Clip(f"c{i}", "d", "train", f"{i}.npy") for i in range(40)), tmp_path)
+
+
+def extract(files, device, stores, **options):
+    settings = {"where.folder": str(files.root / "used")}
+    outcome = featcache.extract(files, "where", files.root / stores, device=device, set=settings, workers=2, **options)
+    folder = files.root / stores
+    return outcome, {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_each_device_has_a_process_and_the_stores_are_those_of_one(files):
+    """Also with a clip that fails, and with a value for which the store is made again in float32."""
+    (_, one), (outcome, two) = extract(files, "gpu:0", "one"), extract(files, "gpu:0,gpu:1", "two")
+    assert two == one
+    assert outcome.stores["where"].counts()["failed"] == 1
+    assert outcome.stores["where"].layout.dtype == "float32"
+    used = [note.name.split() for note in (files.root / "used").iterdir()]
+    ours = str(os.getpid())
+    assert {device for device, pid in used if pid != ours} == {"gpu:0", "gpu:1"}
+    assert {device for device, pid in used if pid == ours} == {"gpu:0"}
+    assert not children(os.getpid())
+
+
+def test_devices_of_two_kinds_are_refused(files):
+    with pytest.raises(FeatcacheError, match=r"where on cpu has .*'cpu'.*'gpu'.*of one kind"):
+        extract(files, "gpu:0,cpu", "s")
+
+
+def test_a_device_whose_process_is_killed_is_one_sentence_and_the_same_command_goes_on(files):
+    def kill(done, total):
+        if done == 3:
+            os.kill(children(os.getpid())[0], signal.SIGKILL)
+
+    with pytest.raises(FeatcacheError, match=r"killed by SIGKILL.*same command again"):
+        extract(files, "gpu:0,gpu:1", "s", progress=kill)
+    assert extract(files, "gpu:0,gpu:1", "s")[1] == extract(files, "gpu:0", "one")[1]

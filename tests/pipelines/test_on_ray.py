@@ -1,0 +1,527 @@
+"""Extraction on Ray keeps the bytes that one process keeps, whatever dies on the way.
+
+The first tests drive the engine with a stand-in for Ray, whose nodes do as they are told; the last ones use real
+clusters of several nodes on this machine.
+"""
+
+import filecmp
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import deque
+from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import featcache
+import pipelines
+from featcache import Clip, FeatureStore, Manifest, cluster
+from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaError
+from featcache.extractors import Runtime
+from featcache.parallel import tell
+from featcache.windows import Plan
+from pipelines.extraction.assembly import Part
+from pipelines.extraction.engine import Job
+from pipelines.extraction.extract import extract as fill
+from pipelines.extraction.extractors import load_extractors, order_of
+from pipelines.extraction.on_ray import CHUNK, IN_FLIGHT, LOST, OnRay
+from pipelines.extraction.worker import Computed, Report, Task, Worker, found, made_of
+from tests.conftest import ROOT
+from tests.helpers.processes import command, wait_for
+from tests.helpers.stores import run, write_all
+
+PLAN = Plan("segments", 2)
+
+
+# --------------------------------------------------------------------------------------------------- a stand-in for Ray
+
+
+class RayError(Exception):
+    pass
+
+
+class StandIn:
+    """Ray with nodes of one CPU each: every actor goes to the next node; `wait` does one call."""
+
+    exceptions = SimpleNamespace(RayError=RayError)
+
+    def __init__(self, nodes):
+        self.alive, self.turn, self.numbers = nodes, count(), count()
+        self.calls, self.killed, self.log, self.options_seen = {}, set(), [], []
+
+    def nodes(self):
+        return [
+            {"NodeID": n, "Alive": True, "Resources": {"CPU": 1.0}, "NodeManagerHostname": n, "NodeManagerAddress": n}
+            for n in self.alive
+        ]
+
+    def put(self, value):
+        return value
+
+    def remote(self, kind):
+        def options(**given):
+            self.options_seen.append(given)
+            return SimpleNamespace(remote=lambda task: self.actor(kind, task, given.get("label_selector", {})))
+
+        return SimpleNamespace(options=options)
+
+    def actor(self, kind, task, selector):
+        barred = selector.get("ray.io/node-id", "!in()")[4:-1].split(",")
+        free = [node for node in self.alive if node not in barred]
+        worker = kind(task, free[next(self.turn) % len(free)])
+
+        def method(name):
+            def remote(*words):
+                ref = next(self.numbers)
+                self.calls[ref] = (worker, name, words)
+                return ref
+
+            return SimpleNamespace(remote=remote)
+
+        return SimpleNamespace(worker=worker, placed=method("placed"), compute=method("compute"))
+
+    def wait(self, refs, num_returns, timeout):
+        assert refs
+        oldest = min(refs)
+        return ([], refs) if timeout == 0 else ([oldest], [ref for ref in refs if ref != oldest])
+
+    def get(self, ref):
+        worker, name, words = self.calls.pop(ref)
+        self.log.append((worker.node, name, words))
+        return getattr(worker, name)(*words)
+
+    def kill(self, handle):
+        self.killed.add(handle.worker)
+
+
+CLIPS = Manifest("m", tuple(Clip(str(k), "d", "train", f"{k}.mp4") for k in range(40)))
+
+
+class Scripted:
+    """A worker whose node decides: `lacks` sources, `fault` as its report, `dies` while it computes."""
+
+    lacks, fault, dies, other = {}, {}, {}, {}
+
+    def __init__(self, task, node):
+        self.task, self.node = task, node
+
+    def placed(self, sources, gpus):
+        made = made_of(load_extractors(["hog"]), PLAN)
+        if self.node in self.fault:
+            return self.node, Report(self.fault[self.node])
+        if self.node in self.other:
+            made = made | {"versions": {**made["versions"], "numpy": "0.1"}}
+        return self.node, Report("", made, {"hog": {"place": self.node}}, {s: 1 for s in sources if self.reads(s)})
+
+    def reads(self, source):
+        return source not in self.lacks.get(self.node, ())
+
+    def compute(self, jobs):
+        if self.dies.get(self.node, 0):
+            self.dies[self.node] -= 1
+            raise RayError("it died")
+        parts, unread = [], {}
+        for row, _ in jobs:
+            source = CLIPS.clips[row].source
+            if self.reads(source):
+                parts.append(Part(row, "hog", np.full((2, 1), row, np.float32), np.zeros((2, 2))))
+            else:
+                parts.append(Part(row, "hog", reason=MediaError(f"{source}: no such file")))
+                unread[row] = source
+        return Computed(parts, unread, 0.5)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Set what the nodes do."""
+    for name in ("lacks", "fault", "dies", "other"):
+        monkeypatch.setattr(Scripted, name, {})
+    monkeypatch.setattr(OnRay, "worker", Scripted)
+    return Scripted
+
+
+def engine_of(ray, workers=2):
+    task = Task(order_of(["hog"], (), (), Runtime()), CLIPS, PLAN, ".", None)
+    return OnRay(ray, task, load_extractors(["hog"]), workers=workers)
+
+
+def computed(engine, rows=range(40)):
+    """Row -> its part; each must come once."""
+    parts = [part for chunk in engine.parts(iter([Job(row, ("hog",)) for row in rows])) for part in chunk]
+    assert sorted(part.row for part in parts) == list(rows)
+    return {part.row: part for part in parts}
+
+
+def test_every_clip_comes_home_once_from_both_nodes(script):
+    ray = StandIn(["one", "two"])
+    with engine_of(ray) as engine:
+        parts = computed(engine)
+        assert engine.facts == {"hog": {"place": "one"}}
+    assert {row: float(part.features[0, 0]) for row, part in parts.items()} == {row: row for row in range(40)}
+    chunks = [(node, len(jobs)) for node, name, (jobs, *_) in ray.log if name == "compute"]
+    assert {node for node, _ in chunks} == {"one", "two"}
+    assert max(size for _, size in chunks) == CHUNK
+    assert engine.notes == []
+    assert len(ray.killed) == 2  # at the end
+
+
+def test_jobs_are_taken_only_for_chunks_in_flight(script):
+    ray, taken = StandIn(["one", "two"]), []
+
+    def jobs():
+        for row in range(40):
+            taken.append(row)
+            yield Job(row, ("hog",))
+
+    with engine_of(ray) as engine:
+        parts = engine.parts(jobs())
+        next(parts)
+        assert len(taken) <= 2 * IN_FLIGHT * CHUNK
+        parts.close()
+
+
+def test_clips_of_a_lost_worker_are_computed_again(script):
+    script.dies = {"one": 3}
+    with engine_of(StandIn(["one", "two"])) as engine:
+        computed(engine)
+    (note,) = engine.notes
+    assert f"{3 - script.dies['one']} workers were lost" in note
+    assert "it died" in note
+
+
+def test_a_clip_that_kills_every_worker_is_named(script):
+    script.dies = {"one": 99, "two": 99}
+    with (
+        pytest.raises(FeatcacheError, match="workers were lost.*it died.*kept.*again"),
+        engine_of(StandIn(["one", "two"])) as engine,
+    ):
+        computed(engine, range(CHUNK))
+    assert 99 - script.dies["one"] + 99 - script.dies["two"] <= LOST + 2 * IN_FLIGHT
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ({"lacks": {"two": {"3.mp4"}}}, "cannot read '3.mp4'"),
+        ({"fault": {"two": "no weights here"}}, "no weights here"),
+        ({"other": {"two": True}}, "versions.numpy is '0.1' there"),
+    ],
+)
+def test_a_node_at_fault_is_left_out_and_named_once(script, what, words):
+    """The file that it lacks is among those that every node looks for at first."""
+    for name, value in what.items():
+        setattr(script, name, value)
+    ray = StandIn(["one", "two"])
+    with engine_of(ray) as engine:
+        parts = computed(engine)
+    assert all(part.reason is None for part in parts.values())
+    (note,) = engine.notes
+    assert note.startswith("node two")
+    assert words in note
+    assert {node for node, name, _ in ray.log if name == "compute"} == {"one"}
+
+
+def test_a_file_that_one_node_cannot_find_later_is_its_fault(script):
+    script.lacks = {"two": {"33.mp4"}}  # beyond those that are looked for at first
+    with engine_of(StandIn(["one", "two"])) as engine:
+        parts = computed(engine)
+    assert all(part.reason is None for part in parts.values())
+    if engine.notes:  # if the other node did not get the clip at once
+        assert [note.count("33.mp4") for note in engine.notes] == [1]
+
+
+@pytest.mark.parametrize("nodes", [["one"], ["one", "two"]])
+def test_a_file_that_no_node_finds_is_a_failure_of_its_clip(script, nodes):
+    script.lacks = {node: {"3.mp4", "33.mp4"} for node in nodes}
+    with engine_of(StandIn(nodes)) as engine:
+        parts = computed(engine)
+    assert {row for row, part in parts.items() if part.reason} == {3, 33}
+    assert engine.notes == []
+
+
+def test_without_a_node_that_can_compute_all_reasons_are_named(script):
+    script.fault = {"one": "no weights here", "two": "no torch here"}
+    reasons = r"node one.*no weights here.*node two.*no torch here"
+    with pytest.raises(ConfigError, match=reasons), engine_of(StandIn(["one", "two"])):
+        pass
+    with pytest.raises(ConfigError, match="no node .* room"), engine_of(StandIn([])):
+        pass
+
+
+# ------------------------------------------------------------------------------------------------------------- a worker
+
+
+def test_a_worker_computes_what_a_process_computes_and_names_files_it_cannot_open(videos):
+    manifest = Manifest.read(videos / "kitchens.csv")
+    gone = replace(manifest.clips[0], clip_id="gone", source="gone.mp4")
+    manifest = replace(manifest, clips=(*manifest.clips, gone))
+    worker = Worker(Task.here(order_of(["hog"]), manifest, PLAN))
+    report = worker.report([manifest.clips[0].source, "gone.mp4"], 1)
+    assert report.error == ""
+    assert report.made == made_of(load_extractors(["hog"]), PLAN)
+    assert report.found == found(manifest, [manifest.clips[0].source])
+    done = worker.compute([Job(0, ("hog",)), Job(8, ("hog",))])
+    assert done.unread == {8: "gone.mp4"}
+    assert {part.row: part.reason is None for part in done.parts} == {0: True, 8: False}
+
+
+def test_a_worker_reports_what_keeps_it_from_computing():
+    order = order_of(["i3d-rgb"], (), ["i3d-rgb=/nowhere/weights.pt"])
+    report = Worker(Task.here(order, CLIPS, PLAN)).report([], 1)
+    assert "/nowhere/weights.pt" in report.error
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+class Together:
+    """An engine whose parts come in lists of a few, or one by one; two clips fail, and one has fewer windows."""
+
+    def __init__(self, size):
+        self.size, self.busy, self.notes = size, 0.0, []
+
+    def parts(self, jobs):
+        rng, waiting = np.random.default_rng(0), []
+        for row, _ in jobs:
+            count = 1 if row == 13 else 2
+            features = rng.normal(size=(count, 1764)).astype(np.float32)
+            reason = MediaError("broken") if row in (5, 30) else None
+            part = Part(row, "hog", None if reason else features, None if reason else np.ones((2, count)), reason)
+            waiting.append(part._replace(note="first stream" if row == 7 else ""))
+            if len(waiting) == self.size:
+                yield waiting if self.size > 1 else waiting[0]
+                waiting = []
+        if waiting:
+            yield waiting
+
+
+def test_parts_that_come_together_are_kept_as_one_by_one(tmp_path):
+    (hog,) = load_extractors(["hog"])
+    hog.row_shape = (1764,)
+    for size in (1, 8):
+        made = fill(CLIPS, [hog], tmp_path / str(size), plan=PLAN, engines=lambda *_, size=size: Together(size))
+        assert made.stores["hog"].counts() == {"done": 38, "failed": 2, "absent": 0, "not tried": 0}
+    assert same(tmp_path / "1", tmp_path / "8")
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+def test_without_ray_its_option_names_the_extra(videos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"--engine ray .*featcache\[ray\]"):
+        featcache.extract(videos / "kitchens.csv", "hog", tmp_path, engine="ray")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"address": "head:6379"}, "--address head:6379 .*--engine ray"),
+        ({"gpus": 0.5}, "--gpus 0.5 .*--engine ray"),
+        ({"engine": "ray", "device": "cuda:1"}, "--device cuda:1.*--device cuda"),
+        ({"engine": "ray", "gpus": -1.0}, "--gpus is -1"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(options, words, videos, tmp_path):
+    with pytest.raises(ArgumentsError, match=words):
+        featcache.extract(videos / "kitchens.csv", "hog", tmp_path, **options)
+    with pytest.raises(ArgumentsError, match=words):
+        pipelines.train("pairs", tmp_path, tmp_path, **options)
+    with pytest.raises(ArgumentsError, match=words):
+        pipelines.sweep("pairs", tmp_path, tmp_path, grid="optim.lr=0.1", **options)
+
+
+def test_an_engine_that_is_unknown_lists_the_others(videos, tmp_path):
+    with pytest.raises(ConfigError, match="'rays'.*local.*ray"):
+        featcache.extract(videos / "kitchens.csv", "hog", tmp_path, engine="rays")
+
+
+def test_local_work_imports_no_ray(videos, tmp_path):
+    code = (
+        "import sys, featcache; featcache.extract(*sys.argv[1:3], sys.argv[3], windows='segments:1');"
+        "import pipelines.commands.train, pipelines.commands.sweep;"
+        "print([name for name in ('ray', 'obstore', 'huggingface_hub') if name in sys.modules])"
+    )
+    words = [sys.executable, "-c", code, videos / "kitchens.csv", "logmel", tmp_path]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_ray_client_and_a_cluster_that_is_not_there_are_one_sentence():
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match=r"--address ray://head:1.*HOST:PORT"), cluster.connected("ray://head:1", 1):
+        pass
+
+
+# -------------------------------------------------------------------------------------------------------- real clusters
+
+
+def same(one, other):
+    """True if two folders have the same files with the same bytes."""
+    files = [{path.relative_to(top) for path in top.rglob("*") if path.is_file()} for top in (one, other)]
+    return files[0] == files[1] and filecmp.cmpfiles(one, other, files[0], shallow=False)[1:] == ([], [])
+
+
+def many(videos, times):
+    """The clips of the videos several times, under other ids."""
+    manifest = Manifest.read(videos / "kitchens.csv")
+    clips = [replace(clip, clip_id=f"{clip.clip_id}-{k}") for k in range(times) for clip in manifest]
+    return replace(manifest, clips=tuple(clips))
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A cluster of two nodes with a CPU each, as `ray start` makes them on two machines."""
+    utils = pytest.importorskip("ray.cluster_utils")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        made = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        made.second = made.add_node(num_cpus=1)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    """The engines that are entered, in order."""
+    entered, enter = [], OnRay.__enter__
+    monkeypatch.setattr(OnRay, "__enter__", lambda self: (entered.append(self), enter(self))[1])
+    return entered
+
+
+def test_two_nodes_make_the_bytes_of_one_process(videos, tmp_path, nodes, engines, monkeypatch):
+    manifest, took = many(videos, 5), set()
+    home = OnRay._home
+    monkeypatch.setattr(OnRay, "_home", lambda self, node, *rest: (took.add(node), home(self, node, *rest))[1])
+    featcache.extract(manifest, ["hog", "logmel"], tmp_path / "local", windows="segments:2")
+    made = featcache.extract(
+        manifest, ["hog", "logmel"], tmp_path / "ray", windows="segments:2", engine="ray", address=nodes.address
+    )
+    assert made.notes == []
+    assert len(took) == 2
+    assert same(tmp_path / "local", tmp_path / "ray")
+
+
+def sent(monkeypatch):
+    """The rows of all chunks that are given to actors, as they are given."""
+    rows, following = [], OnRay._next
+
+    def spied(self, node, jobs):
+        chunk = following(self, node, jobs)
+        rows.extend(job.row for job in (chunk.jobs if chunk else ()))
+        return chunk
+
+    monkeypatch.setattr(OnRay, "_next", spied)
+    return rows
+
+
+def process_of(ray, actor):
+    """The process of an actor."""
+    return ray.get(actor.handle.__ray_call__.remote(lambda self: os.getpid()))
+
+
+@pytest.mark.slow
+def test_workers_killed_at_random_moments_leave_the_bytes_of_one_process(videos, tmp_path, nodes, engines, monkeypatch):
+    """Five kills, and a node that goes for good and another that comes, in six extractions."""
+    manifest, rows, draw = many(videos, 12), sent(monkeypatch), random.Random(21)
+    options = {"windows": "segments:2", "engine": "ray", "address": nodes.address}
+    featcache.extract(manifest, ["hog", "logmel"], tmp_path / "local", windows="segments:2")
+    for number in range(6):
+        rows.clear()
+        moment = draw.randrange(1, len(manifest) - 2)
+
+        def hurt(done, total, number=number, moment=moment):
+            if done != moment:
+                return
+            if number == 5:
+                nodes.remove_node(nodes.second, allow_graceful=False)
+                nodes.second = nodes.add_node(num_cpus=1)
+                return
+            ready = [actor for actor in engines[-1]._actors if actor.node]
+            os.kill(process_of(engines[-1]._ray, draw.choice(ready)), signal.SIGKILL)
+
+        made = featcache.extract(manifest, ["hog", "logmel"], tmp_path / str(number), progress=hurt, **options)
+        assert same(tmp_path / "local", tmp_path / str(number)), (number, moment)
+        assert len(rows) - len(manifest) <= IN_FLIGHT * CHUNK, (number, moment)
+        if len(rows) > len(manifest):
+            assert any("lost and replaced" in note for note in made.notes)
+
+
+@pytest.mark.slow
+def test_a_command_that_was_killed_resumes_and_a_node_of_other_versions_is_left_out(videos, tmp_path, nodes, engines):
+    manifest = many(videos, 12)
+    featcache.extract(manifest, ["hog", "logmel"], tmp_path / "local", windows="segments:2")
+    (tmp_path / "manifest").mkdir()
+    manifest.write(tmp_path / "manifest" / "kitchens.csv")
+    words = ["extract", tmp_path / "manifest" / "kitchens.csv", "hog", "logmel", "--windows", "segments:2"]
+    words += ["--stores", tmp_path / "ray", "--engine", "ray", "--address", nodes.address]
+    process = command(*words)
+    log = tmp_path / "ray" / "kitchens" / "logmel.zarr" / "journal" / "0.log"
+    assert wait_for(lambda: log.exists() and log.stat().st_size > 0)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert FeatureStore.open(tmp_path / "ray" / "kitchens" / "logmel.zarr").counts()["done"] < len(manifest)
+    (tmp_path / "other" / "numpy-0.1.dist-info").mkdir(parents=True)
+    (tmp_path / "other" / "numpy-0.1.dist-info" / "METADATA").write_text("Name: numpy\nVersion: 0.1\n")
+    path = os.pathsep.join([str(tmp_path / "other"), os.environ.get("PYTHONPATH", "")])
+    third = nodes.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
+    made = featcache.extract(
+        manifest,
+        ["hog", "logmel"],
+        tmp_path / "ray",
+        windows="segments:2",
+        engine="ray",
+        address=nodes.address,
+        workers=3,
+    )
+    nodes.remove_node(third)
+    assert [("0.1" in note, note.count("left out")) for note in made.notes] == [(True, 1)]
+    assert same(tmp_path / "local", tmp_path / "ray")
+
+
+@pytest.mark.slow
+def test_runs_trained_on_a_cluster_are_those_of_one_process(tmp_path, nodes):
+    """The heads are equal to the bit; a sweep's result rows come from this process."""
+    stores, configs = write_all(tmp_path / "stores"), [run(seed=seed) for seed in range(2)]
+    configs += [run(seed=2, init_from=configs[0].id)]
+    here = pipelines.train(configs, stores, tmp_path / "local", batch="off")
+    news = []
+    options = {"batch": "off", "engine": "ray", "address": nodes.address}
+    there = pipelines.train(configs, stores, tmp_path / "ray", progress=lambda *at: news.append(at), **options)
+    assert [outcome.status for outcome in (*here, *there)] == ["trained"] * 6
+    assert news[-1] == (3 * 12, 3 * 12)
+    for outcome in here:
+        head = tmp_path / "ray" / outcome.folder.name / "head.safetensors"
+        assert head.read_bytes() == (outcome.folder / "head.safetensors").read_bytes()
+    swept = pipelines.sweep(configs[:1], stores, tmp_path / "ray", grid="optim.lr=0.1,0.01", **options)
+    assert swept.whole
+    assert {row.run for row in swept.results} == set(swept.experiment.by_id)
+
+
+def halved(job):
+    """Half of a number; kills its process when it is 3, but only the first time, and fails for 5."""
+    folder, number = job
+    if number == 3 and not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 5:
+        raise ConfigError("5 is odd")
+    tell(f"half of {number}")
+    return number / 2
+
+
+@pytest.mark.slow
+def test_jobs_on_a_cluster_send_messages_and_errors_and_come_again_when_they_are_lost(tmp_path, nodes):
+    heard = []
+    with cluster.connected(nodes.address, 1) as ray:
+        jobs = deque((tmp_path, number) for number in range(1, 5))
+        done = dict(cluster.in_tasks(ray, 0.0, halved, jobs, 2, heard.append))
+        assert {job[1]: half for job, half in done.items()} == {1: 0.5, 2: 1.0, 3: 1.5, 4: 2.0}
+        assert sorted(heard) == [f"half of {number}" for number in range(1, 5)]
+        with pytest.raises(ConfigError, match="5 is odd"):
+            list(cluster.in_tasks(ray, 0.0, halved, deque([(tmp_path, 5)]), 2))
