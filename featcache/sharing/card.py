@@ -78,7 +78,7 @@ def _use(parts: list[Part], url: str) -> list[str]:
 
 
 def _warnings(stores: list[Store]) -> list[str]:
-    """What makes numbers on these features worthless; no section if there is nothing."""
+    """The section on what makes numbers on these features worthless; [] if there is nothing."""
     lines = [f"- {WARNING}: {store.name}: {leak}." for store in stores for leak in store.leaks]
     if names := [store.name for store in stores if store.untrained]:
         lines.append(

@@ -20,7 +20,6 @@ from featcache.remote.opening import opened as opened_place
 from featcache.remote.urls import shown, url_of
 from featcache.sharing import CARD, CROISSANT, MANIFEST, card, content, croissant
 from featcache.sharing.content import Part, Store
-from featcache.store import _format as fmt
 from featcache.store import archive
 
 
@@ -115,11 +114,11 @@ def _push_store(writing: _Writing, store: Store) -> None:
     """Push the archive of a store, unless it is there whole."""
     prefix = f"{store.name}/"
     there = {name.removeprefix(prefix) for name in writing.listing if name.startswith(prefix)}
-    if fmt.SUMS in there:
-        data = bytes(writing.place.get(prefix + fmt.SUMS, writing.listing[prefix + fmt.SUMS]))
+    if sums.NAME in there:
+        data = bytes(writing.place.get(prefix + sums.NAME, writing.listing[prefix + sums.NAME]))
         listed = _parsed(data)
-        if there == {*listed, fmt.SUMS} and archive.is_of(store.path, listed):
-            for name, digest in {**listed, fmt.SUMS: hashlib.sha256(data).hexdigest()}.items():
+        if there == {*listed, sums.NAME} and archive.is_of(store.path, listed):
+            for name, digest in {**listed, sums.NAME: hashlib.sha256(data).hexdigest()}.items():
                 writing.digests[prefix + name] = digest
                 writing.sizes[prefix + name] = writing.listing[prefix + name].size
             return
