@@ -6,8 +6,10 @@ was killed continues with the store that it was writing, and of that store with 
 
 import datetime
 import hashlib
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock
 
 from featcache import sums
@@ -122,7 +124,12 @@ def _push_store(writing: _Writing, store: Store) -> None:
                 writing.digests[prefix + name] = digest
                 writing.sizes[prefix + name] = writing.listing[prefix + name].size
             return
-    written = archive.write(store.path, lambda name, data: writing.put(prefix + name, data), journals=False)
+
+    def put(name: str, data: bytes) -> None:
+        writing.put(prefix + name, data)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        written = archive.write(store.path, put, Path(scratch), journals=False)
     writing.place.delete(*(prefix + name for name in sorted(there - written.keys())))
     writing.place.commit(f"Features {store.name.removesuffix('.zarr')}")
 

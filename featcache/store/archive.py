@@ -45,7 +45,7 @@ def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) 
     if url := url_of(store):
         raise StoreError(f"{url} is a URL, and `pack` reads a local store; name the folder of a store")
     path = Path(store)
-    with undisturbed(path), _written(out) as put:
+    with undisturbed(path), _written(out) as (scratch, put):
         if FeatureStore.open(path).archived:
             raise StoreError(f"{path} is already an archive; copy it as it is")
         sizes = list[int]()
@@ -55,14 +55,15 @@ def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) 
             sizes.append(len(data))
 
         with reporting(progress, f"pack {path.name}", "block") as report:
-            write(path, add, journals=True, progress=report)
+            write(path, add, scratch, journals=True, progress=report)
     return sum(sizes)
 
 
-def write(store: Path, put: Put, *, journals: bool, progress: Progress = silent) -> dict[str, str]:
+def write(store: Path, put: Put, scratch: Path, *, journals: bool, progress: Progress = silent) -> dict[str, str]:
     """Write the archive of a store by calls of `put`, in several threads, and return file -> SHA-256 of it.
 
-    An archive is copied as it is. journals: pack the journals of open blocks, too. StoreError when it is damaged.
+    An archive is copied as it is. scratch: an empty folder. journals: pack the journals of open blocks, too. StoreError
+    when the store is damaged.
     """
     listed, opened = dict[str, str](), FeatureStore.open(store)
 
@@ -89,9 +90,8 @@ def write(store: Path, put: Put, *, journals: bool, progress: Progress = silent)
                 add(str(name), files[kind])
 
     add(CONTENTS, _as_text(contents))  # the first file: whatever has it was meant to be an archive
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, data in _compressed.metadata(Path(scratch), contents["store"], layout).items():
-            add(name, data)
+    for name, data in _compressed.metadata(scratch, contents["store"], layout).items():
+        add(name, data)
     for name in ("rows.csv", *packed.intersection(_journals(layout))):
         add(name, fmt.read_bytes(store / name))
     each(add_block, _committed(opened), progress)
@@ -249,14 +249,14 @@ def _put(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _written(out: str | Path) -> Iterator[Put]:
-    """Give a function that writes a file of `out`, a folder or URL, which must be new.
+def _written(out: str | Path) -> Iterator[tuple[Path, Put]]:
+    """Give a scratch folder, and a function that writes a file of `out`, a folder or URL, which must be new.
 
     When the block fails, all that was written is removed.
     """
     if not (url := url_of(out)):
         with _made(Path(out)) as scratch:
-            yield lambda name, data: _put(scratch / name, data)
+            yield scratch, lambda name, data: _put(scratch / name, data)
         return
     place, written = opened_place(url), list[str]()
     if place.begin():
@@ -266,13 +266,14 @@ def _written(out: str | Path) -> Iterator[Put]:
         written.append(name)
         place.put(name, data)
 
-    try:
-        yield put
-        place.commit("Archive of a feature store")
-    except BaseException:
-        with contextlib.suppress(StoreError):
-            place.delete(*written)
-        raise
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield Path(folder), put
+            place.commit("Archive of a feature store")
+        except BaseException:
+            with contextlib.suppress(StoreError):
+                place.delete(*written)
+            raise
 
 
 @contextlib.contextmanager
