@@ -297,6 +297,7 @@ def test_stores_that_are_written_or_damaged_are_refused_before_anything_is_pushe
     assert not (tmp_path / "shared").exists()
 
 
+@pytest.mark.slow
 def test_other_stores_at_the_destination_are_left_alone(stores, tmp_path):
     with pytest.raises(StoreError, match=r"hof\.zarr.*not an archive.*another destination"):
         pushed(stores, stores)
@@ -311,6 +312,7 @@ def test_other_stores_at_the_destination_are_left_alone(stores, tmp_path):
         featcache.pull(tmp_path / "shared", tmp_path / "back")
 
 
+@pytest.mark.slow
 def test_a_changed_store_is_pushed_again_without_what_is_left_of_the_old_one(stores, tmp_path):
     pushed(stores, tmp_path / "shared")
     shutil.rmtree(stores / "toy" / "hog.zarr")
@@ -320,6 +322,7 @@ def test_a_changed_store_is_pushed_again_without_what_is_left_of_the_old_one(sto
     assert of_stores(tmp_path / "back") == of_stores(stores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["toy/hog.zarr/features/c/1/0/0", "toy/manifest.csv", "toy/hog.zarr/archive.json"])
 def test_a_damaged_file_is_named_and_no_store_appears(stores, tmp_path, name):
     pushed(stores, tmp_path / "shared")
@@ -363,7 +366,7 @@ def test_names_cannot_leave_the_folder(tmp_path, name):
 # ------------------------------------------------------------------------------------------------------ hub and S3
 
 
-def test_a_dataset_of_the_hub_is_pushed_pulled_and_trained_on(server, stores, tmp_path):
+def test_a_dataset_of_the_hub_is_pushed_and_pulled(server, stores, tmp_path):
     outcome = pushed(stores, HUB)
     assert server.repos[REPO].commits[-1][1]["README.md"]
     uploads = server.counted("^PUT")
@@ -382,6 +385,7 @@ def test_a_dataset_of_the_hub_is_pushed_pulled_and_trained_on(server, stores, tm
     assert {n: d for n, d in shared.items() if ".zarr/" in n} == {n: d for n, d in here.items() if ".zarr/" in n}
 
 
+@pytest.mark.slow
 def test_a_head_is_trained_on_a_dataset_of_the_hub_as_on_a_folder(server, stores, tmp_path, monkeypatch):
     pushed(stores, HUB)
     words = ["--seeds", "0", "--shift", "day:night", "--set", "steps=2", "--workers", "1", "--quiet"]
