@@ -73,9 +73,9 @@ def pull(source: PathLike, folder: PathLike, *, progress: Progress | bool = Fals
                 archive.unpack(root / STAGE / name, root / name)
                 remove_folder(root / STAGE / name)
         for name in manifests:
-            write_file(root / name, job.get(name))
+            job.keep(root / name, name)
             if CARD in listed:
-                write_file(root / Path(name).parent / CARD, job.get(CARD))
+                job.keep((root / name).with_name(CARD), CARD)
         _tidy(root / STAGE)
     return outcome
 
@@ -169,6 +169,11 @@ class _Job:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+
+    def keep(self, path: Path, name: str) -> None:
+        """Fetch a manifest or the card, unless it is there."""
+        if not self._has(path, name):
+            write_file(path, self.get(name))
 
     def _has(self, path: Path, name: str) -> bool:
         return path.is_file() and file_sha256(path) == self.listed[name]

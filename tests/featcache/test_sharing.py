@@ -380,6 +380,9 @@ def test_a_dataset_of_the_hub_is_pushed_and_pulled(server, stores, tmp_path):
     assert of_stores(tmp_path / "back") == of_stores(stores)
     assert server.counted("/resolve/") == outcome.files - 1  # croissant.json is not needed
     assert server.counted("/api/") == 1
+    server.clear()
+    assert featcache.pull(HUB, tmp_path / "back").fetched == 0
+    assert [server.counted(), server.counted("/resolve/.*/SHA256SUMS")] == [2, 1]
     pushed(stores, tmp_path / "shared")
     here = files(tmp_path / "shared")
     assert {n: d for n, d in shared.items() if ".zarr/" in n} == {n: d for n, d in here.items() if ".zarr/" in n}
