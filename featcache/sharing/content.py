@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -128,11 +128,3 @@ def _check_texts(path: Path, facts: dict[str, Any]) -> None:
                 f"{path} names a folder of this machine: {found[0]} ({place}); extract it again with a manifest of "
                 "relative sources, or leave the store out"
             )
-
-
-def versions(stores: Iterable[Store]) -> dict[str, str]:
-    """Return fact -> value of what the stores were made with, without the licence and the training data."""
-    found: dict[str, str] = {}
-    for store in stores:
-        found |= {key: str(value) for key, value in flat(store.facts["facts"]).items()}
-    return {key: value for key, value in found.items() if key not in ("licence", "trained_on")}
