@@ -538,7 +538,8 @@ def _check_target(
     store = None
     try:
         store = FeatureStore.open(path)
-        if not store.state.any() and not any((path / "journal").glob("*")):
+        journals = any((path / "journal").glob("*"))  # before `state`, which a commit writes before it removes these
+        if not journals and not store.state.any():
             return  # created, then interrupted before its first row; the writer creates it again
         store.check_recipe(recipe)
         store.check_rows(manifest, extensible=True)

@@ -36,6 +36,7 @@ class Scan:
     unmatched: list[str]  #: media files whose path does not fit the layout
     left_out: dict[str, int]  #: ending -> number of files that have the ending of no media, or are arrays next to media
     renamed: bool  #: True when relative paths became the ids, because the layout's ids were not unique
+    joined: tuple[str, ...] = ()  #: clips whose flow is in two folders, such as u/ and v/
 
 
 def scan(
@@ -63,7 +64,7 @@ def scan(
     """
     layouts = [layout] if isinstance(layout, str) else list(layout)
     _check(folder, layouts, domain, labelled, fps)
-    sources, others = _sources(folder, frame_folders=fps is not None)
+    sources, others, joined = _sources(folder, frame_folders=fps is not None)
     own = folder / f"{name or folder.resolve().name}.csv"  # the manifest of an earlier scan
     endings = Counter(path.suffix.lower() or "without an ending" for path in others if path != own)
     left_out = dict(sorted(endings.items()))
@@ -88,7 +89,9 @@ def scan(
             f"none of {len(sources)} files fits the layout {' or '.join(map(repr, layouts))}; the first file is "
             f"{unmatched[0]}; write the layout without the file ending"
         )
-    return _scanned(Manifest(name or home, (), folder), clips, unmatched, left_out, test_share, seed)
+    found = _scanned(Manifest(name or home, (), folder), clips, unmatched, left_out, test_share, seed)
+    taken, folders = {clip.source for clip in found.manifest}, [path.relative_to(folder).as_posix() for path in joined]
+    return replace(found, joined=tuple(path for path in folders if path in taken))
 
 
 def unlabelled(folder: Path, domain: str) -> tuple[Manifest, dict[str, str]]:
@@ -97,7 +100,7 @@ def unlabelled(folder: Path, domain: str) -> tuple[Manifest, dict[str, str]]:
     The id of a clip is its path without the ending, or its whole path if that is not unique. Also return file -> reason
     for files whose names a manifest cannot hold. ManifestError when the folder holds no media with other names.
     """
-    sources, others = _sources(folder, frame_folders=False)
+    sources, others, _ = _sources(folder, frame_folders=False)
     if not sources:
         raise _no_media(folder, dict(Counter(path.suffix.lower() or "without an ending" for path in others)))
     paths = [source.relative_to(folder) for source in sources]
@@ -209,13 +212,14 @@ def _pattern(layout: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-def _sources(folder: Path, *, frame_folders: bool) -> tuple[list[Path], list[Path]]:
-    """Return the media files, sorted, and all others, both without hidden files.
+def _sources(folder: Path, *, frame_folders: bool) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return the media files, sorted, all others, and the folders of two folders of flow, all without hidden files.
 
     With frame_folders, folders of images are returned instead of the images.
     """
     sources: list[Path] = []
     others: list[Path] = []
+    joined: set[Path] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
         parent = Path(root)
         folders[:] = [
@@ -225,19 +229,27 @@ def _sources(folder: Path, *, frame_folders: bool) -> tuple[list[Path], list[Pat
         media = [path for path in shown if path.suffix.lower() in MEDIA]
         others += [path for path in shown if path.suffix.lower() not in MEDIA]
         if frame_folders and any(path.suffix.lower() in IMAGE for path in media):
-            sources.append(parent.parent if _is_one_direction(parent) else parent)
+            if _is_one_direction(parent):
+                joined.add(parent.parent)
+            else:
+                sources.append(parent)
             media = [path for path in media if path.suffix.lower() not in IMAGE]
         sources += media
+    sources += joined
     arrays = [path for path in sources if path.suffix.lower() in ARRAY and not path.is_dir()]
     if len(arrays) < len(sources):
         sources = sorted(set(sources) - set(arrays))
         others += arrays
-    return sorted(set(sources)), others
+    return sorted(set(sources)), others, sorted(joined)
 
 
 def _is_one_direction(folder: Path) -> bool:
     """Return whether a folder holds one of the two directions of flow, such as u/ next to v/."""
-    return any(folder.name in pair and all((folder.parent / name).is_dir() for name in pair) for pair in DIRECTIONS)
+    if not any(folder.name in pair and all((folder.parent / name).is_dir() for name in pair) for pair in DIRECTIONS):
+        return False
+    from featcache.media import stored_flow  # not at the top, because it loads OpenCV
+
+    return stored_flow.in_folders(folder.parent)
 
 
 def _leads_back(path: Path) -> bool:

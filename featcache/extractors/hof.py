@@ -32,7 +32,7 @@ class Params:
 
     flow: str = "dis"  #: dis | tvl1 | pictures: of the source
     solver: str = later("opencv")  #: of tvl1: opencv | torch: on --device, many fields at once
-    bound: float = bounded(20.0, 1, 1000, added=True)  #: pixels that the ends of the scale of pictures of flow mean
+    bound: float = bounded(20.0, 1, 1000, added=True)  #: of pictures: pixels at the ends of their scale
     count: int = bounded(7, 3, 301)  #: pictures of a window, one more than flows; odd, for two equal halves
     rate: float = bounded(10.0, 0.01, 1000)  #: pictures per second of a window
     side: int = bounded(96, 12, 1024)  #: shorter side in pixels of the pictures between which flow is computed
@@ -51,6 +51,11 @@ class Hof(Extractor):
     def __init__(self, params: Params) -> None:
         super().__init__(params)
         _flow.check(self.name, params.flow, params.solver, "flow")
+        if params.bound != Params.bound and params.flow != STORED:
+            raise ConfigError(
+                f"hof.bound is {params.bound:g}, which is the scale of pictures of flow, but hof.flow is "
+                f"{params.flow!r}; leave hof.bound out, or set hof.flow=pictures"
+            )
         if params.count % 2 == 0:
             raise ConfigError(f"hof.count is {params.count}; it must be odd, for two equal halves of flows")
         if params.grid > params.side:

@@ -42,7 +42,7 @@ def _calc(solver: cv2.DenseOpticalFlow, a: Grey, b: Grey) -> Flow:
 
 METHODS: dict[str, Callable[[Grey, Grey], Flow]] = {"dis": dis_flow, "tvl1": tvl1_flow}
 STORED = "pictures"  #: the method of flow that is not computed, because the source holds pictures of it
-PIXELS = 64 * 256 * 341  #: most pixels of the pairs that torch solves at once; they take about 300 bytes each
+PIXELS = 64 * 256 * 341  #: most pixels of the pairs that torch solves at once; they take about 260 bytes each on a CPU
 ON_CPU = 8  #: pairs that are enough for torch on a CPU, where many at once are no faster
 
 
@@ -75,18 +75,18 @@ def _by_torch(pairs: Sequence[tuple[Grey, Grey]], device: str) -> list[Flow]:
     try:
         first, second = (torch.from_numpy(np.stack(pictures)).to(device) for pictures in zip(*pairs, strict=True))
         return list(tvl1(first, second).movedim(1, -1).contiguous().cpu().numpy())
-    except torch.OutOfMemoryError as error:
-        reason = error
     except RuntimeError as error:
+        reason = error
+    if not isinstance(reason, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(reason):
         if device == "cpu":
-            raise
+            raise reason
         raise DeviceError(
-            f"flow on {device} failed: {' '.join(str(error).split())}; run the same command again"
-        ) from error
+            f"flow on {device} failed: {' '.join(str(reason).split())}; run the same command again"
+        ) from reason
     if len(pairs) == 1:
         raise DeviceError(
-            f"{device} has too little memory for the flow of one pair of pictures; end other programs on it, or use "
-            "--device cpu"
+            f"{device} has too little memory for the flow of one pair of pictures; end other programs on it"
+            + ("" if device == "cpu" else ", or use --device cpu")
         ) from reason
     half = len(pairs) // 2
     return _by_torch(pairs[:half], device) + _by_torch(pairs[half:], device)

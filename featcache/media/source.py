@@ -111,7 +111,7 @@ def _folder(path: Path, fps: float | None) -> Source:
     if parts.frames or not (parts.right or parts.down):
         return Source(path, images.folder(path, parts.frames, fps), silent, None)
     no_frames = MediaAbsentError(
-        f"{path} holds pictures of flow and no frames; --set EXTRACTOR.method=pictures reads them"
+        f"{path} holds pictures of flow and no frames; extractors of flow read them with {stored_flow.SETTING}"
     )
     return Source(path, no_frames, silent, None, stored_flow.reel(path, fps))
 

@@ -97,6 +97,11 @@ class Block:
         return self.entries[row][0] if row in self.entries else int(self._committed[row - self.span.start])
 
     @property
+    def missing(self) -> frozenset[int]:
+        """The rows that have not been written."""
+        return frozenset(self._missing)
+
+    @property
     def complete(self) -> bool:
         """True when every row has been written."""
         return not self._missing
@@ -314,14 +319,39 @@ def committed_states(folder: Path, number: int, layout: fmt.Layout) -> NDArray[n
     return states[: len(layout.span(number))]
 
 
+class Recorded(NamedTuple):
+    """The content of a block that another writer may be writing."""
+
+    states: NDArray[np.uint8]  #: the committed states of its rows
+    entries: Entries  #: the valid entries of its journal
+
+    def untried(self, span: range) -> list[int]:
+        """Return the rows of the block that are neither committed nor in the journal."""
+        return [row for row, state in zip(span, self.states, strict=True) if not (state or row in self.entries)]
+
+
+def recorded(folder: Path, number: int, layout: fmt.Layout) -> Recorded:
+    """Read the committed states and the journal of a block, so that no row is missed while another writer commits it.
+
+    A commit writes `state` before it removes the journal. Where the block was committed before, it first removes
+    `state`. So `state` is read before and after the journal.
+    """
+    before = committed_states(folder, number, layout)
+    entries = read_log(folder, number, layout).entries
+    after = committed_states(folder, number, layout)
+    return Recorded(np.where(after != fmt.NOT_TRIED, after, before), entries)
+
+
 def read_log(folder: Path, number: int, layout: fmt.Layout) -> Log:
     """Read the journal of a block; an empty one when there is no file."""
     path = folder / "journal" / f"{number}.log"
     entries: Entries = {}
     pending: dict[int, bytes] = {}
     notes: dict[int, bytes] = {}
-    size = 0
-    for row, state, payload, end in _records(fmt.read_bytes(path) if path.exists() else b""):
+    size, data = 0, b""
+    with contextlib.suppress(*fmt.MISSING):
+        data = fmt.read_bytes(path)
+    for row, state, payload, end in _records(data):
         size = end
         if state == NOTE:
             pending[row] = payload
@@ -329,7 +359,10 @@ def read_log(folder: Path, number: int, layout: fmt.Layout) -> Log:
             entries[row], notes[row] = (state, payload), pending.pop(row, b"")
     if not entries:
         return Log({}, {}, size)
-    rows, first = layout.map_rows(path.with_suffix(".shard")), layout.span(number).start
+    shard, first = path.with_suffix(".shard"), layout.span(number).start
+    rows = layout.map_rows(shard)
+    if not len(rows) and not shard.exists():  # another writer is committing the block: the shard is in its place
+        rows = layout.map_rows(folder / layout.files(number)["features"])
 
     def is_valid(row: int, state: int, payload: bytes) -> bool:
         if row not in layout.span(number):

@@ -178,9 +178,10 @@ def of_files(store: FeatureStore) -> bool:
 
 def unfinished(store: FeatureStore) -> set[int]:
     """Return the rows of a store that a journal has, too, because writing them again was interrupted."""
+    states = store.state  # before the journals, because rows of a first commit that ends meanwhile are finished
     logs = [int(log.stem) for log in (store.path / "journal").glob("*.log") if log.stem.isdecimal()]
     rows = (row for number in logs if number < store.layout.blocks for row in store.layout.span(number))
-    return {row for row in rows if store.state[row] in MADE}
+    return {row for row in rows if states[row] in MADE}
 
 
 def _before(now: State, committed: State | None) -> str:
@@ -191,12 +192,15 @@ def _before(now: State, committed: State | None) -> str:
 
 def _made_rows(store: FeatureStore) -> Iterator[tuple[int, State | None]]:
     """Yield the rows that have been made, also those in journals, and the state of the file that they are in."""
-    states = store.state
-    for number in range(store.layout.blocks):
-        span, log = store.layout.span(number), store.path / "journal" / f"{number}.log"
-        committed = state_of(store.path / store.layout.files(number)["state"]) or state_of(store.path / "zarr.json")
-        yield from ((row, committed) for row in span if states[row] in MADE)
-        if log.exists():
-            journalled = _block.read_log(store.path, number, store.layout).entries
-            rows = (row for row, (state, _) in journalled.items() if state in MADE and states[row] not in MADE)
-            yield from ((row, state_of(log)) for row in rows)
+    layout = store.layout
+    for number in range(layout.blocks):
+        span = layout.span(number)
+        committed = state_of(store.path / layout.files(number)["state"]) or state_of(store.path / "zarr.json")
+        log = state_of(store.path / "journal" / f"{number}.log")
+        if store.archived:
+            states, entries = _block.Recorded(store.state[span.start : span.stop], {})
+        else:
+            states, entries = _block.recorded(store.path, number, layout)
+        made = {row for row, state in zip(span, states, strict=True) if state in MADE}
+        yield from ((row, committed) for row in sorted(made))
+        yield from ((row, log) for row, (state, _) in entries.items() if state in MADE and row not in made)

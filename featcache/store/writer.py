@@ -127,17 +127,13 @@ class StoreWriter:
     def pending(self) -> list[int]:
         """The rows that are still to be computed, in order, including rows that another writer is working on."""
         self._settle()
-        missing: list[int] = []
+        missing = set(self._retried)
         for number in range(self.layout.blocks):
-            span = self.layout.span(number)
-            tried = _block.committed_states(self.path, number, self.layout) != fmt.NOT_TRIED
-            if tried.all() and not self._retried:
-                continue
-            entries = self._blocks[number].entries if number in self._blocks else {}
-            if number not in self._blocks and (self.path / "journal" / f"{number}.log").exists():
-                entries = _block.read_log(self.path, number, self.layout).entries
-            missing += [row for k, row in enumerate(span) if row in self._retried or not (tried[k] or row in entries)]
-        return missing
+            missing.update(self._blocks[number].missing if number in self._blocks else self._untried(number))
+        return sorted(missing)
+
+    def _untried(self, number: int) -> list[int]:
+        return _block.recorded(self.path, number, self.layout).untried(self.layout.span(number))
 
     def claim(self, row: int) -> bool:
         """Lease the row's block if needed; True when this writer has it and the row is still to be computed."""
@@ -286,11 +282,11 @@ class StoreWriter:
     def retry_failed(self) -> None:
         """Make the failed rows pending again. Each keeps its reason until it is written again."""
         self._settle()
-        state = FeatureStore.open(self.path).state
-        self._retried |= {int(row) for row in np.flatnonzero(state == fmt.FAILED)}
         self._finished.clear()
-        for log in self._logs():  # failures of blocks that are not committed yet
-            entries = _block.read_log(self.path, int(log.stem), self.layout).entries
+        for number in range(self.layout.blocks):
+            states, entries = _block.recorded(self.path, number, self.layout)
+            first = self.layout.span(number).start
+            self._retried |= {first + int(place) for place in np.flatnonzero(states == fmt.FAILED)}
             self._retried |= {row for row, (state, _) in entries.items() if state == fmt.FAILED}
 
     def renew(self, rows: Iterable[int]) -> None:
@@ -528,12 +524,9 @@ def check_folder(folder: Path, manifest: Manifest) -> None:
 
 def left(store: FeatureStore) -> int:
     """The number of rows that are neither committed nor in a journal."""
-    count = 0
-    for number in range(store.layout.blocks):
-        entries = _block.read_log(store.path, number, store.layout).entries  # first, as a commit removes it last
-        untried = _block.committed_states(store.path, number, store.layout) == fmt.NOT_TRIED
-        count += sum(row not in entries for row, new in zip(store.layout.span(number), untried, strict=True) if new)
-    return count
+    layout = store.layout
+    blocks = range(layout.blocks)
+    return sum(len(_block.recorded(store.path, number, layout).untried(layout.span(number))) for number in blocks)
 
 
 is_written = _lease.is_locked

@@ -22,6 +22,7 @@ from pipelines.bench import (
     on_ray,
     report,
     retrieval,
+    scaling,
     step,
     store,
     training,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     **workers.BENCHMARKS,
     **on_ray.BENCHMARKS,
     **objects.BENCHMARKS,
+    **scaling.BENCHMARKS,
 }
 
 

@@ -34,6 +34,7 @@ DESCRIPTORS = ("hog", "hof", "logmel")
 THREADS = torch.get_num_threads()  #: torch's default; other benchmarks change it
 LOOP = 60  #: seconds after which a film shows the same pictures again
 SEGMENTS, SEGMENT = 100, 3  #: segments that are read from an hour of video, and their seconds
+SOUND = 48_000  #: samples per second of a film's sound
 FILM_WINDOWS, REAL = 2000, 8  #: windows of the film of two hours, and the number that the network computes
 
 
@@ -219,8 +220,17 @@ def _option(extractor: Extractor, option: str, default: Extractor, windows: NDAr
     yield measured, "the default", ours, plain, lambda s: f"{len(windows) / s:.2f} windows/s"
 
 
-def write_film(path: Path, seconds: int, *, rate: int, keyframes: int, size: tuple[int, int], first: int = 0) -> None:
-    """Write H.264 of a view that wanders over a texture, from picture `first` on.
+def write_film(
+    path: Path,
+    seconds: int,
+    *,
+    rate: int,
+    keyframes: int,
+    size: tuple[int, int],
+    first: int = 0,
+    sound: bool = False,
+) -> None:
+    """Write H.264 of a view that wanders over a texture, from picture `first` on. sound: with noise in AAC, too.
 
     A longer film repeats the packets of its first LOOP seconds: this is fast, and costs a reader the same.
     """
@@ -232,6 +242,7 @@ def write_film(path: Path, seconds: int, *, rate: int, keyframes: int, size: tup
         stream = container.add_stream("libx264", rate=rate, options={"g": str(keyframes), "preset": "fast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
+        track = container.add_stream("aac", rate=SOUND, layout="mono") if sound else None
         for n in range(first, first + min(seconds, LOOP) * rate):
             turn = 2 * np.pi * n / (LOOP * rate)
             y, x = (int(length / 2 * (1 + np.sin(k * turn))) for length, k in ((height, 7), (width, 5)))
@@ -246,6 +257,12 @@ def write_film(path: Path, seconds: int, *, rate: int, keyframes: int, size: tup
                 packet.time_base, packet.duration = base, duration  # muxing counts them in the stream's ticks
                 packet.pts, packet.dts = (stamp + round(loop * LOOP / base) for stamp in (pts, dts))
                 container.mux(packet)
+        if track:
+            samples = np.random.default_rng(0).integers(-9000, 9000, (1, seconds * SOUND), np.int16)
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate = SOUND
+            for heard in [*track.encode(frame), *track.encode()]:
+                container.mux(heard)
 
 
 BENCHMARKS = {"extraction": descriptors, "networks": networks, "options": options, "long_videos": long_videos}

@@ -84,6 +84,9 @@ def manifest_scan(
         note(f"not in the manifest, because the path does not match the layout:\n  {paths}")
     if scanned.renamed:
         note("several files have the same clip_id, so their paths are used as clip ids")
+    if scanned.joined:
+        folders = first(map(visible, scanned.joined), between="\n  ")
+        note(f"one clip each, because it holds two folders of pictures of flow:\n  {folders}")
     if scanned.left_out:
         files = counted(scanned.left_out)
         note(f"not in the manifest: {files} (these endings are of no media, or of arrays next to media)")

@@ -1,11 +1,13 @@
 """Stored pictures of flow as a source: layouts, next to frames or a video, errors, and every flow extractor."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 
 from featcache import FeatureStore
-from featcache.errors import MediaAbsentError, MediaError
+from featcache.errors import ConfigError, MediaAbsentError, MediaError
 from featcache.extractors import Extractor, hof, hog, i3d_flow, tbn_flow
 from featcache.manifest import Clip, Manifest
 from featcache.media import probe, read_clip
@@ -166,7 +168,8 @@ def test_a_folder_of_flow_without_frames_has_a_length_and_no_pictures(tmp_path):
     assert open_source(folder, 10.0).interval(clip(5, 15, unit="frames")) == (0.5, 1.5)
     found = read_clip(folder, clip(fps=10.0), Plan("segments", 1), [Watcher(), Fields()])
     assert isinstance(found["watcher"], MediaAbsentError)
-    assert "method=pictures" in str(found["watcher"])
+    assert "EXTRACTOR.method=pictures" in str(found["watcher"])
+    assert "hof.flow=pictures" in str(found["watcher"])
     assert len(found["fields"].windows) == 1
 
 
@@ -203,15 +206,189 @@ def test_incomplete_flow_is_named(tmp_path, break_, says):
 
 def test_flow_that_is_not_there_or_of_another_length_is_named(tmp_path):
     film = write_video(tmp_path / "a.mp4", frames=50)
-    with pytest.raises(MediaError, match=r"a has no pictures of flow .*u/ and v/.*leave method=pictures out"):
+    with pytest.raises(
+        MediaError, match=r"a has no pictures of flow .*u/ and v/.*EXTRACTOR.method=pictures.*hof.flow=pictures"
+    ):
         take(film, Fields())
-    write_flow(tmp_path / "a", 35)
+    write_flow(tmp_path / "a", 35)  # neither 50, nor 25
     with pytest.raises(MediaError, match=r"a has 35 fields of flow for 50 pictures"):
         take(film, Fields())
     with pytest.raises(MediaError, match="add an fps column"):
         take(tmp_path / "a", Fields())
     with pytest.raises(MediaError, match=r"b has no pictures of flow"):
         take(write_frames(tmp_path / "b", 4), Fields(), clip(fps=10.0))
+
+
+# ---------------------------------------------------------------------------------------------- fields that are missing
+
+
+def named_flow(folder, names, value=RIGHT):
+    """Fields of flow to the right and downwards with these names; motion grows with the name's place."""
+    for k, name in enumerate(names):
+        for way, first in (("u", value), ("v", DOWN)):
+            (folder / way).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / way / name), np.full((16, 24), first + k, np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("numbers", "missing"),
+    [
+        ([1, 2, 3, 5, 6, 7], "u/frame_0004.png"),
+        ([1, 2, 3, 7, 8, 9], "u/frame_0004.png"),
+        ([0, 2, 4, 8, 10], "u/frame_0006.png"),
+        ([1, 3, 4, 5, 6], "u/frame_0002.png"),
+        ([98, 99, 101], "u/frame_0100.png"),
+    ],
+)
+def test_a_field_that_both_directions_lack_is_named(tmp_path, numbers, missing):
+    folder = named_flow(tmp_path / "a", [f"frame_{n:04}.png" for n in numbers])
+    with pytest.raises(MediaError, match=rf"a has no {missing}: after u/frame_.* comes u/frame_.*restore"):
+        take(folder, Fields(1), clip(fps=10.0))
+    write_video(tmp_path / "a.mp4", frames=len(numbers) + 1)
+    with pytest.raises(MediaError, match=rf"a has no {missing}"):
+        take(tmp_path / "a.mp4", Fields(1))
+
+
+def test_the_name_of_a_missing_field_has_its_layout(tmp_path):
+    folder = write_flow(tmp_path / "a", 12, "flow_x_")
+    for way in "xy":
+        without(folder, f"flow_{way}_00007.jpg")
+    with pytest.raises(MediaError, match="a has no flow_x_00007.jpg: after flow_x_00006.jpg comes flow_x_00008.jpg"):
+        take(folder, Fields(), clip(fps=10.0))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{n}.png" for n in range(8, 12)],  # 9 before 10
+        [f"{n}.png" for n in range(0, 12, 3)],
+        [f"frame_{n}.png" for n in (5, 9)],
+        ["a.png", "c.png", "h.png"],
+        ["a1.png", "a9.png", "b4.png", "b5.png"],
+    ],
+)
+def test_names_with_a_constant_step_or_without_a_series_of_numbers_are_taken_in_order(tmp_path, names):
+    folder = named_flow(tmp_path / "a", names)
+    found = take(folder, Fields(len(names)), clip(fps=10.0)).windows
+    assert greys(found)[0, :, 0].tolist() == [RIGHT + k for k in range(len(names))]
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["1.png", "2.png", "02.png", "3.png"], "have the same number"),
+        (["1.png", "2.bmp", "2.png"], "are the same field"),
+        (["a.bmp", "a.png", "b.png"], "are the same field"),
+    ],
+)
+def test_two_pictures_of_one_field_are_named(tmp_path, names, says):
+    with pytest.raises(MediaError, match=rf"u/0?[2a]\S+ and u/0?[2a]\S+ {says}; remove one"):
+        take(named_flow(tmp_path / "a", names), Fields(1), clip(fps=10.0))
+
+
+@pytest.mark.parametrize(
+    ("of", "count", "step"),
+    [(9, 9, 1), (9, 8, 1), (3, 2, 1), (9, 5, 2), (9, 4, 2), (10, 5, 2), (10, 4, 2), (9, 3, 3), (12, 3, 3)],
+)
+@pytest.mark.parametrize("name", ["frame_{:03}.png", "frame_{:03}x.png"])
+def test_fields_are_of_every_first_second_or_third_picture(tmp_path, of, count, step, name):
+    film = write_video(tmp_path / "a.mp4", frames=of)
+    named_flow(tmp_path / "a", [name.format(k) for k in range(count)])
+    np.testing.assert_allclose(open_source(film).flow().times, np.arange(count) * step / 25, atol=1e-6)
+
+
+def test_numbered_fields_may_end_early_as_those_of_epic_kitchens_and_others_by_one(tmp_path):
+    """EPIC-KITCHENS computed each second field over three pictures or more, so up to three fields lack at the end."""
+    film = write_video(tmp_path / "a.mp4", frames=40)
+    for name, most in (("{:03}.png", 3), ("{:03}x.png", 1)):
+        for step, whole in ((1, 40), (2, 20)):
+            for lacking in range(5):
+                folder = tmp_path / "a"
+                shutil.rmtree(folder, ignore_errors=True)
+                named_flow(folder, [name.format(k + 1) for k in range(whole - lacking)])
+                if lacking <= most:
+                    assert open_source(film).flow().times[-1] == pytest.approx((whole - lacking - 1) * step / 25)
+                else:
+                    with pytest.raises(MediaError, match=rf"a has {whole - lacking} fields of flow for 40 pictures"):
+                        open_source(film).flow()
+
+
+def test_fields_that_lack_at_the_start_are_found_next_to_pictures(tmp_path):
+    film = write_video(tmp_path / "a.mp4", frames=8)
+    named_flow(tmp_path / "a", [f"{n:03}.png" for n in range(2, 9)])
+    with pytest.raises(MediaError, match=r"a: the first field of flow is u/002.png.*begin with 0 or 1"):
+        take(film, Fields())
+    frames = write_frames(tmp_path / "b", 0)
+    for n in range(300, 309):
+        cv2.imwrite(str(frames / f"img_{n}.png"), numbered(n - 300))
+    named_flow(frames, [f"{n:05}.png" for n in range(300, 308)])
+    found = take(frames, Fields(), clip(fps=10.0)).windows
+    assert greys(found)[0, :, 0].tolist() == [RIGHT + k for k in range(2, 6)]
+    without(frames, "u/00300.png")
+    without(frames, "v/00300.png")
+    with pytest.raises(MediaError, match=r"u/00301.png.*begin with 0 or 1 or 300"):
+        take(frames, Fields(), clip(fps=10.0))
+
+
+def test_fields_of_another_size_are_named_although_networks_resize_them(tmp_path):
+    folder = write_flow(tmp_path / "a", 12)
+    for way in "uv":
+        cv2.imwrite(str(folder / way / "frame_0000000006.jpg"), np.full((32, 48), 128, np.uint8))
+    for extractor in (
+        Fields(9),
+        i3d_flow.I3DFlow(i3d_flow.Params(count=9, method=STORED)),
+        hof.Hof(hof.Params(flow=STORED)),
+    ):
+        with pytest.raises(MediaError, match=r"a: u/frame_0000000006.jpg is 48 x 32, but u/frame_\d+.jpg is 96 x 64"):
+            take(folder, extractor, clip(fps=10.0))
+
+
+# -------------------------------------------------------------------------------------- letters that are not directions
+
+
+def coloured(folder, names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, name in enumerate(names):
+        cv2.imwrite(str(folder / name), np.full((16, 24, 3), (10 * k, 50, 200), np.uint8))
+    return folder
+
+
+def scanned(folder):
+    return scan(folder, "{clip_id}", domain="d", labelled=False, fps=30.0)
+
+
+def test_frames_whose_names_begin_with_a_letter_are_frames(tmp_path):
+    names = [f"{way}_{k}.png" for way in "xy" for k in range(4)]
+    assert len(open_source(coloured(tmp_path / "a", names), 10.0).reel.times) == 8
+    with pytest.raises(MediaError, match=r"a/x_\d.png is in colour"):
+        take(tmp_path / "a", Fields(1), clip(fps=10.0))
+    grey = write_flow(tmp_path / "b", 4, "u_")
+    assert isinstance(open_source(grey, 10.0).reel, MediaAbsentError)
+    without(grey, "v_3.png")  # both directions of flow have the same fields
+    assert len(open_source(grey, 10.0).reel.times) == 7
+    with pytest.raises(MediaError, match=r"u_3.png has no counterpart"):
+        take(grey, Fields(1), clip(fps=10.0))
+    for path in write_flow(tmp_path / "c", 2, "flow_x_").glob("flow_x_*"):  # no frame is called so
+        coloured(tmp_path / "c", [path.name])
+    assert isinstance(open_source(tmp_path / "c", 10.0).reel, MediaAbsentError)
+
+
+def test_a_scan_does_not_join_folders_of_frames_that_are_called_by_letters(tmp_path):
+    for letter in "uvw":
+        coloured(tmp_path / "sign" / letter, ["1.png", "2.png"])
+    found = scanned(tmp_path / "sign")
+    assert ([c.source for c in found.manifest], found.unmatched, found.joined) == (["u", "v", "w"], [], ())
+    grey = write_flow(tmp_path / "grey", 3, "x and y")
+    without(grey, "x/2.png")  # two grey films of different lengths
+    assert [c.source for c in scanned(grey).manifest] == ["x", "y"]
+    with pytest.raises(MediaError, match="folder .*sign has no image"):
+        open_source(tmp_path / "sign", 10.0)
+
+
+def test_folders_of_flow_by_their_long_names_are_joined_whatever_they_hold(tmp_path):
+    without(write_flow(tmp_path / "a", 3, "flow_x and flow_y"), "flow_x/2.png")
+    assert [c.source for c in scanned(tmp_path).manifest] == ["a"]
 
 
 # -------------------------------------------------------------------------------------------------------------- stores
@@ -232,6 +409,14 @@ def test_stores_of_stored_flow_record_it(tmp_path):
     assert outcome.stores["hog"].counts()["absent"] == 1
 
 
+def test_hof_refuses_a_scale_of_pictures_that_it_does_not_read():
+    for flow in ("dis", "tvl1"):
+        with pytest.raises(ConfigError, match=rf"hof.bound is 15.*hof.flow is '{flow}'.*hof.flow=pictures"):
+            hof.Hof(hof.Params(flow=flow, bound=15.0))
+        assert "bound" not in hof.Hof(hof.Params(flow=flow)).recipe["params"]
+    assert "bound" not in hof.Hof(hof.Params(flow=STORED)).recipe["params"]
+
+
 def test_a_scan_makes_one_clip_of_two_folders_of_flow(tmp_path):
     write_flow(tmp_path / "P01_01", 3)
     write_flow(tmp_path / "P01_02", 3, "flow_x_")
@@ -239,3 +424,4 @@ def test_a_scan_makes_one_clip_of_two_folders_of_flow(tmp_path):
     found = scan(tmp_path, "{clip_id}", domain="d", labelled=False, fps=30.0)
     assert [c.source for c in found.manifest] == ["P01_01", "P01_02"]
     assert found.unmatched == ["P01_03/u"]
+    assert found.joined == ("P01_01",)

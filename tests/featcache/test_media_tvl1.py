@@ -61,13 +61,22 @@ def motions(height=128, width=170):
 
 
 def check_near_opencv(pairs):
-    """Mean and 99 % of the distances between the ends of our vectors and OpenCV's, and their eight-bit values."""
+    """Mean and 99 % of the distances between the ends of our vectors and OpenCV's, and their eight-bit values.
+
+    Figures are printed: `python -m pytest tests/featcache/test_media_tvl1.py -k agrees -rP`.
+    """
     for name, ours in zip(pairs, flows([*pairs.values()], "tvl1", "torch"), strict=True):
         theirs = tvl1_flow(*pairs[name])
         distance = np.hypot(*np.moveaxis(ours - theirs, -1, 0))
         bytes_apart = np.abs(eight_bits(ours) - eight_bits(theirs))
+        print(
+            f"{name}: mean distance {distance.mean():.4f} pixels, 99 % below {np.percentile(distance, 99):.3f}; "
+            f"eight-bit values that differ: {(bytes_apart > 0).mean():.2%}, "
+            f"by more than one: {(bytes_apart > 1).mean():.2%}"
+        )
         assert distance.mean() <= 0.03, name
         assert np.percentile(distance, 99) <= 0.5, name
+        assert (bytes_apart > 0).mean() <= 0.06, name
         assert (bytes_apart > 1).mean() <= 0.01, name
 
 
@@ -89,9 +98,13 @@ def test_flow_agrees_with_opencv_on_six_real_pairs(realdata):
     check_near_opencv(pairs)
 
 
-def test_flow_of_a_film_agrees_with_opencv(videos):
-    decoded = open_source(sorted(videos.rglob("*.mp4"))[0]).reel.decode([20, 21])
-    check_near_opencv({"film": tuple(made(picture, 96, grey=True) for _, picture in decoded)})
+def test_flow_of_four_films_agrees_with_opencv(videos):
+    pairs = {}
+    for path in sorted(videos.rglob("*.mp4"))[::2]:
+        decoded = open_source(path).reel.decode([20, 21])
+        pairs[path.stem] = tuple(made(picture, 96, grey=True) for _, picture in decoded)
+    assert len(pairs) == 4
+    check_near_opencv(pairs)
 
 
 def test_the_flow_of_a_pair_does_not_depend_on_its_batch_or_on_how_often_errors_are_looked_at():
@@ -142,13 +155,16 @@ def test_pairs_of_several_sizes_come_back_in_their_order():
         assert np.hypot(*np.moveaxis(ours - tvl1_flow(*pair), -1, 0)).mean() < 0.03
 
 
-def test_a_device_with_little_memory_gets_fewer_pairs_at_once(monkeypatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("too many"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate")]
+)
+def test_a_device_with_little_memory_gets_fewer_pairs_at_once(monkeypatch, error):
     sizes, whole = [], flows(small_pairs(), "tvl1", "torch")
 
     def scarce(first, second):
         sizes.append(len(first))
         if len(first) > most:
-            raise torch.OutOfMemoryError("too many")
+            raise error
         return tvl1(first, second)
 
     monkeypatch.setattr("featcache.media.tvl1.tvl1", scarce)
@@ -156,7 +172,7 @@ def test_a_device_with_little_memory_gets_fewer_pairs_at_once(monkeypatch):
     np.testing.assert_allclose(flows(small_pairs()[:4], "tvl1", "torch"), whole[:4], atol=1e-4)
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
     most = 0
-    with pytest.raises(DeviceError, match="cpu has too little memory.*--device cpu"):
+    with pytest.raises(DeviceError, match="cpu has too little memory.*end other programs"):
         flows(small_pairs(), "tvl1", "torch")
     monkeypatch.setattr(media_flow, "PIXELS", 2 * 24 * 32)
     most = 9

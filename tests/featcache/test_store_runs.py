@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import itertools
 import os
+import shutil
 import signal
 import threading
 import time
@@ -15,10 +17,13 @@ from hypothesis import strategies as st
 
 from featcache import FeatureStore
 from featcache.errors import StoreError
-from featcache.store import _block, _format, _lease
+from featcache.store import StoreWriter, _block, _format, _lease
 from featcache.store._background import Background
 from featcache.store._checksums import joined
 from featcache.store.check import problems, repair
+from featcache.store.copying import Place, copy
+from featcache.store.provenance import _made_rows
+from featcache.store.writer import left
 from tests.featcache.test_store import RECIPE, files, manifest, open_writer, rows
 
 N = 40
@@ -106,6 +111,21 @@ def test_a_run_is_one_write_of_features_and_one_of_records(tmp_path, monkeypatch
         assert [place.rpartition(".")[2] for place in written] == ["shard", "shard", "shard", "log"]
 
 
+def test_copies_of_rows_are_runs(tmp_path, monkeypatch):
+    """Whatever their order in the other store, they are written in one call; two rows have no features."""
+    with open_large(tmp_path / "a.zarr") as writer:
+        writer.failed(3, "broken")
+        writer.absent(9, "no sound")
+        write(writer, *writer.pending)
+    runs, real = [], StoreWriter.done_many
+    monkeypatch.setattr(StoreWriter, "done_many", lambda *args: (runs.append([*args[1]]), real(*args)))
+    source = FeatureStore.open(tmp_path / "a.zarr")
+    with open_large(tmp_path / "b.zarr") as writer:
+        copy(writer, [Place(row, source, row) for row in reversed(range(N))])
+    assert runs == [[row for row in range(N) if row not in (3, 9)]]
+    assert files(tmp_path / "a.zarr") == files(tmp_path / "b.zarr")
+
+
 def test_a_run_with_a_bad_row_writes_nothing(tmp_path):
     x, t = rows(8), TIMES[:8]
     infinite, large = x.copy(), x.astype(np.float64)
@@ -184,6 +204,89 @@ def test_rows_are_written_while_a_block_is_committed(tmp_path, monkeypatch):
         gate.open.set()
         assert writer.pending == list(range(7, N))  # waits for the thread
         assert (path / "state" / "c" / "0").exists()
+
+
+def moments(path, patch, writer):
+    """Write row 1, the last one that block 0 needs, and return copies of the store after each step of the commit."""
+    copies = []
+
+    def step(name, real):
+        def copied(*args):
+            result = real(*args)
+            copies.append(shutil.copytree(path, path.with_name(f"{len(copies)}.zarr")))
+            return result
+
+        patch.setattr(_block, name, copied)
+
+    with in_time(), writer:
+        copies.append(shutil.copytree(path, path.with_name("0.zarr")))
+        for name in ("write_file", "_remove", "sync_folder"):
+            step(name, getattr(_block, name))
+        write(writer, 1)
+    return [*copies, path]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_no_row_of_a_block_looks_untried_at_any_moment_of_its_commit(tmp_path, again):
+    """Whatever moments of another writer's commit the reads of `state` and the journal meet, in this order."""
+    path = tmp_path / "t.zarr"
+    writer = open_large(path)
+    write(writer, 0, 2, 3)
+    if again:
+        writer.failed(1, "broken")
+        writer.close()
+        writer = open_large(path)
+        writer.retry_failed()
+    else:
+        writer.claim(1)
+    with pytest.MonkeyPatch.context() as patch:
+        copies = moments(path, patch, writer)
+    layout = FeatureStore.open(path).layout
+    copies = copies if again else copies[1:]  # in the first one, row 1 is untried
+    held = [(_block.committed_states(of, 0, layout), _block.read_log(of, 0, layout)) for of in copies]
+    assert sum(states[0] == 0 for states, _ in held) >= 5  # moments at which the journal vouches for the rows
+    for i, j, k in itertools.combinations_with_replacement(range(len(held)), 3):
+        states = iter([held[i][0], held[k][0]])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_block, "committed_states", lambda *_, states=states: next(states))
+            patch.setattr(_block, "read_log", lambda *_, log=held[j][1]: log)
+            assert _block.recorded(path, 0, layout).untried(range(4)) == [], (i, j, k)
+
+
+def failed_rows(writer):
+    writer.retry_failed()
+    return writer.pending
+
+
+@pytest.mark.parametrize(
+    ("read", "found"),
+    [
+        (lambda writer: writer.pending, list(range(4, N))),
+        (failed_rows, [3, *range(4, N)]),
+        (lambda writer: left(FeatureStore.open(writer.path)), N - 4),
+        (lambda writer: [row for row, _ in _made_rows(FeatureStore.open(writer.path))], [0, 1, 2]),
+    ],
+    ids=["pending", "retry_failed", "left", "made"],
+)
+@pytest.mark.parametrize("late", ["state", "journal"])
+def test_a_block_that_is_committed_between_two_reads_is_not_missed(tmp_path, monkeypatch, read, found, late):
+    """Another writer commits a block before the first journal, or before the first `state`, is read."""
+    path, gate = tmp_path / "t.zarr", Gate(monkeypatch)
+    with in_time(), open_large(path) as reader:
+        other = open_large(path)
+        write(other, 0, 1, 2)
+        other.failed(3, "broken")
+        name = {"state": "committed_states", "journal": "read_log"}[late]
+        real = getattr(_block, name)
+
+        def after_the_commit(*args):
+            monkeypatch.setattr(_block, name, real)
+            gate.open.set()
+            other.close()
+            return real(*args)
+
+        monkeypatch.setattr(_block, name, after_the_commit)
+        assert read(reader) == found
 
 
 def test_few_blocks_wait_for_their_commit(tmp_path, monkeypatch):
@@ -310,6 +413,24 @@ def test_without_threads_blocks_are_committed_all_the_same(tmp_path, monkeypatch
     with in_time(), open_large(tmp_path / "t.zarr") as writer:
         write(writer, *range(N))
     assert FeatureStore.open(tmp_path / "t.zarr").counts()["done"] == N
+
+
+def test_calls_are_left_to_their_threads(monkeypatch):
+    """Even if `wait` comes first: Ctrl-C would end a call half way in the thread that waits."""
+
+    class Late(threading.Thread):
+        def run(self):
+            time.sleep(0.02)
+            super().run()
+
+    monkeypatch.setattr("featcache.store._background.threading.Thread", Late)
+    background, ran_in = Background(), []
+    with in_time():
+        for _ in range(3):
+            background.start(lambda: ran_in.append(threading.current_thread()))
+        background.wait()
+    assert len(ran_in) == 3
+    assert threading.main_thread() not in ran_in
 
 
 def test_calls_run_once_and_in_order_though_a_wait_is_interrupted():

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import itertools
 import os
 import re
 import resource
@@ -210,6 +211,16 @@ def test_scan_names_what_it_left_out_and_labels_that_look_alike(tmp_path):
     assert result.exit_code == 0, result.output
     assert "not in the manifest: 1 .docx, 1 .xyz" in result.stderr
     assert re.search(r"Warning: .*'cut onion', 'cut\\xa0onion' differ only by", result.stderr)
+    assert "2 clips" in result.stderr
+
+
+def test_scan_names_the_folders_that_are_one_clip_of_flow(tmp_path):
+    for way, name in itertools.product(("u", "v"), ("a", "b")):
+        (tmp_path / "v" / name / way).mkdir(parents=True)
+        (tmp_path / "v" / name / way / "1.pgm").write_bytes(b"P5 2 2 255 " + bytes(4))
+    result = run("manifest", "scan", tmp_path / "v", "--layout", "{clip_id}", "--unlabelled", "--fps", "30")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"one clip.*flow:\n  a\n  b", result.stderr)
     assert "2 clips" in result.stderr
 
 

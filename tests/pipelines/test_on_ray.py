@@ -24,6 +24,7 @@ from featcache import Clip, FeatureStore, Manifest, cluster
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaError
 from featcache.extractors import Runtime
 from featcache.parallel import tell
+from featcache.store import StoreWriter
 from featcache.windows import Plan
 from pipelines.extraction.assembly import Part
 from pipelines.extraction.engine import Job
@@ -300,12 +301,15 @@ class Together:
             yield waiting
 
 
-def test_parts_that_come_together_are_kept_as_one_by_one(tmp_path):
+def test_parts_that_come_together_are_kept_as_one_by_one(tmp_path, monkeypatch):
     (hog,) = load_extractors(["hog"])
     hog.row_shape = (1764,)
+    runs, real = [], StoreWriter.done_many
+    monkeypatch.setattr(StoreWriter, "done_many", lambda *args: (runs.append(len(args[1])), real(*args)))
     for size in (1, 8):
         made = fill(CLIPS, [hog], tmp_path / str(size), plan=PLAN, engines=lambda *_, size=size: Together(size))
         assert made.stores["hog"].counts() == {"done": 38, "failed": 2, "absent": 0, "not tried": 0}
+        assert max(runs) == size
     assert same(tmp_path / "1", tmp_path / "8")
 
 
