@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from featcache.manifests import build as build
     from featcache.manifests import join as join
     from featcache.manifests import scan as scan
+    from featcache.sharing.pull import pull as pull
+    from featcache.sharing.push import push as push
     from featcache.store import FeatureDataset as FeatureDataset
     from featcache.store import FeatureStore as FeatureStore
     from featcache.store.archive import pack as pack
@@ -51,6 +53,8 @@ _HOME = {
     "merge": "pipelines.commands.extract",
     "pack": "featcache.store.archive",
     "plugins": "featcache.plugins",
+    "pull": "featcache.sharing.pull",
+    "push": "featcache.sharing.push",
     "repair": "featcache.store.check",
     "scan": "featcache.manifests",
     "unpack": "featcache.store.archive",

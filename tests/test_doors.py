@@ -43,6 +43,8 @@ FUNCTIONS = {
     "export": "featcache.export_features",
     "pack": "featcache.pack",
     "unpack": "featcache.unpack",
+    "push": "featcache.push",
+    "pull": "featcache.pull",
     "weights list": "featcache.weights.listed",
     "weights fetch": "featcache.weights.fetch",
     "weights verify": "featcache.weights.verify",

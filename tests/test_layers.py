@@ -294,7 +294,7 @@ def test_no_open_ended_keyword_arguments():
 )
 def test_nothing_heavy_is_imported_at_the_start(code):
     """No torch, zarr, pandas, Ray or client of an object store before they are needed."""
-    libraries = {"torch", "zarr", "pandas", "cv2", "av", "ray", "obstore"}
+    libraries = {"torch", "zarr", "pandas", "cv2", "av", "ray", "obstore", "huggingface_hub"}
     heavy = f"import sys; print(*({libraries} & set(sys.modules)), file=sys.stderr)"
     run = subprocess.run(
         [sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True, cwd=ROOT

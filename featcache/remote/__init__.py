@@ -1,8 +1,12 @@
-"""Object storage (S3, Google Cloud Storage, Azure): a URL -> a local folder, and a local folder -> a URL.
+"""Object storage (S3, Google Cloud Storage, Azure) and the Hugging Face Hub: a URL -> a local folder, and back.
 
-obstore is the only client. It is imported when a URL is opened, and comes with `pip install 'featcache[s3]'`.
+The clients are obstore (`pip install 'featcache[s3]'`) and huggingface_hub (`featcache[hub]`). They are imported when a
+URL is opened.
 
-    urls.py      which texts are URLs of an object store
+    urls.py      which texts are URLs of an object store or of the hub
+    opening.py   a place of objects: list, get, put, commit; a bucket, a dataset of the hub or a local folder
+    hub.py       the files of a dataset of the hub
+    folder.py    the files of a local folder
     bucket.py    the objects below a URL: list, get, put, conditional writes, and errors of one sentence
     cache.py     stores below a URL -> the same files in the local cache
     owner.py     the object that keeps two machines from writing one folder of stores

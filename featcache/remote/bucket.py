@@ -4,6 +4,7 @@ The first request has short timeouts and few retries, so that wrong settings are
 requests are patient, because a busy service asks its clients to wait.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -46,8 +47,7 @@ class Bucket:
     """The objects whose names begin with a URL."""
 
     def __init__(self, url: str) -> None:
-        if os.environ.get(OFFLINE, "") not in ("", "0"):
-            raise StoreError(f"{url} needs the network, and {OFFLINE} is set; unset it, or name a local folder")
+        check_online(url)
         self.url = url
         self._client = needed(url)
         self._answered = False  #: True when a request has succeeded
@@ -64,11 +64,19 @@ class Bucket:
         """Name -> entry of each object, in order of the names: one request for every 1,000 objects."""
         with self._errors():
             found = [meta for page in self._client.list(self._store, chunk_size=1000) for meta in page]
-        entries = {meta["path"]: Entry(meta["size"], _version(meta)) for meta in found}
-        for name in entries:
-            if {"", ".", ".."} & {*name.split("/")}:
-                raise StoreError(f"{self.url} has an object {name!r}, which is no name of a file; remove it")
-        return dict(sorted(entries.items()))
+        return checked(self.url, {meta["path"]: Entry(meta["size"], _version(meta)) for meta in found})
+
+    def begin(self) -> dict[str, Entry]:
+        """Make ready for writing, and return the listing."""
+        return self.listing()
+
+    def holds(self, name: str, entry: Entry, data: bytes | memoryview) -> bool:
+        """Return True if an object surely has this content: its e_tag is the MD5, as S3 makes it for one request."""
+        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        return len(data) == entry.size and entry.version.strip('"') == digest
+
+    def commit(self, message: str) -> None:
+        """Nothing is left to do: every write has been one request."""
 
     def get(self, name: str, entry: Entry | None = None) -> memoryview:
         """Return the content of an object by one request.
@@ -155,6 +163,20 @@ class Bucket:
 
 class ConditionError(Exception):
     """The condition of a write does not hold: there is an object, or it has another version."""
+
+
+def check_online(url: str) -> None:
+    """Raise StoreError if requests are forbidden."""
+    if os.environ.get(OFFLINE, "") not in ("", "0"):
+        raise StoreError(f"{url} needs the network, and {OFFLINE} is set; unset it, or name a local folder")
+
+
+def checked(url: str, entries: dict[str, Entry]) -> dict[str, Entry]:
+    """Return a listing in order of its names; StoreError for a name that could lead out of a folder."""
+    for name in entries:
+        if {"", ".", ".."} & {*name.split("/")}:
+            raise StoreError(f"{url} has an object {name!r}, which is no name of a file; remove it")
+    return dict(sorted(entries.items()))
 
 
 def needed(url: str) -> Any:

@@ -33,7 +33,8 @@ import numpy as np
 from featcache import schema, sums
 from featcache.errors import StoreError
 from featcache.files import FULL, locked, making_folder, remove_folder, write_file
-from featcache.remote.bucket import OFFLINE, Bucket, Entry, room
+from featcache.remote.bucket import OFFLINE, Entry, room
+from featcache.remote.opening import Objects, opened
 from featcache.remote.urls import beside, fetching, is_copy
 
 VARIABLE = "FEATCACHE_STORES"
@@ -78,7 +79,7 @@ def fetched(url: str, verify: Verify, wanted: Collection[str] | None = None, kee
     object cannot be read, changes while it is read or is damaged, or if the disk of the cache is full.
     """
     offline = os.environ.get(OFFLINE, "") not in ("", "0")
-    bucket = None if offline else Bucket(url)
+    bucket = None if offline else opened(url)
     listing = bucket.listing() if bucket else _recorded(url)
     parts = _parts(listing)
     if not parts:
@@ -117,7 +118,7 @@ def below(listing: Listing, name: str) -> Listing:
 
 def _parts(listing: Listing) -> dict[str, Listing]:
     """Name of each store and manifest -> its objects, by their names in it; "" is the name of a URL that is a store."""
-    if sums.NAME in listing or "zarr.json" in listing:
+    if "zarr.json" in listing or (sums.NAME in listing and not any(map(STORE.fullmatch, listing))):
         return {"": {name: entry for name, entry in listing.items() if not name.startswith(JOURNAL)}}
     parts = dict[str, Listing]()
     for name, entry in listing.items():
@@ -132,7 +133,7 @@ def _parts(listing: Listing) -> dict[str, Listing]:
     return dict(sorted(parts.items()))
 
 
-def _part(bucket: Bucket | None, url: str, name: str, part: Listing, verify: Verify) -> Path:
+def _part(bucket: Objects | None, url: str, name: str, part: Listing, verify: Verify) -> Path:
     """Return the path of a store or manifest in the cache; fetch it if it is not there. bucket: None when offline."""
     own = Path(name).name if name.endswith(".csv") else ""
     folder, verify = home() / _key(part), _readable if own else verify
@@ -151,7 +152,7 @@ def _part(bucket: Bucket | None, url: str, name: str, part: Listing, verify: Ver
     return folder / own
 
 
-def _keep_record(bucket: Bucket, name: str, entry: Entry, folder: Path, keep: Keep) -> None:
+def _keep_record(bucket: Objects, name: str, entry: Entry, folder: Path, keep: Keep) -> None:
     """Fetch the record of a store in the cache if it has changed."""
     mark = folder.with_name(f"{folder.name}.record")
     with locked(folder.with_name(f"{folder.name}.lock")):
@@ -191,7 +192,7 @@ def _mark(folder: Path) -> None:
         folder.with_name(f"{folder.name}.boot").write_text(BOOT.read_text(encoding="ascii"), encoding="ascii")
 
 
-def fetch(bucket: Bucket, name: str, part: Listing, folder: Path, verify: Verify, *, durable: bool = True) -> None:
+def fetch(bucket: Objects, name: str, part: Listing, folder: Path, verify: Verify, *, durable: bool = True) -> None:
     """Fetch all objects of a store or manifest, verify them, and rename their folder. durable: sync them before."""
     prefix = f"{name}/" if name and not name.endswith(".csv") else name.removesuffix(Path(name).name)
 

@@ -15,7 +15,8 @@ from featcache.progress import Opens, Progress, silent
 
 _bars: list[Opens] = []  #: opens the progress bar of a store that is fetched; none without a command line
 _copies: dict[str, str] = {}  #: folder of the cache -> the URL whose copy it is, in this process
-SCHEMES = ("s3", "gs", "az")  #: schemes that obstore reads, and whose stores have conditional writes
+HUB = "hf"  #: scheme of the Hugging Face Hub
+SCHEMES = ("s3", "gs", "az", HUB)  #: the first three are read by obstore, and their stores have conditional writes
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/])")  # pathlib folds two slashes into one
 
 
@@ -24,6 +25,11 @@ def url_of(given: PathLike) -> str:
     text = os.fspath(given)
     found = _URL.match(text)
     return f"{found[1]}://{text[found.end() :].rstrip('/')}" if found else ""
+
+
+def is_hub(url: str) -> bool:
+    """Return whether a URL is one of the Hugging Face Hub."""
+    return url.startswith(f"{HUB}://")
 
 
 def on_disk(given: PathLike, option: str) -> Path:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featcache import schema, sums
 from featcache.errors import StoreError
 from featcache.progress import Progress, silent
-from featcache.remote.bucket import Bucket
+from featcache.remote.opening import opened
 from featcache.remote.urls import url_of
 from featcache.store import _compressed
 from featcache.store import _format as fmt
@@ -100,7 +100,7 @@ class Archive:
     def _fetch(self, name: str) -> bytes:
         if self._system is None:
             return fmt.read_bytes(Path(self._root, name))
-        if isinstance(self._system, Bucket):
+        if url_of(self.source):
             return bytes(self._system.get(name))
         try:
             return bytes(self._system.cat_file(f"{self._root}/{name}"))
@@ -113,7 +113,7 @@ class Archive:
 def _file_system(source: str) -> tuple[Any, str]:
     """The objects below a URL, or the file system of fsspec and its folder; (None, folder) for a local folder."""
     if url := url_of(source):
-        return Bucket(url), url
+        return opened(url), url
     if "://" not in source:
         return None, source
     import fsspec  # type: ignore[import-untyped]
@@ -133,7 +133,7 @@ def shown(name: str) -> str:
     return f"{name} (block {block[1]})" if block else name
 
 
-def each(job: Callable[[int], None], blocks: list[int], progress: Progress) -> None:
+def each(job: Callable[[int], None], blocks: Sequence[int], progress: Progress) -> None:
     """Run a job for each block, a few at a time; stop at the first error."""
     progress(0, len(blocks))
     with ThreadPoolExecutor(THREADS) as pool:

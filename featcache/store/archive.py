@@ -17,20 +17,22 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from featcache import sums
 from featcache.errors import StoreError
-from featcache.files import make_folder, making_folder, remove_abandoned
+from featcache.files import file_sha256, make_folder, making_folder, remove_abandoned
 from featcache.progress import Progress, reporting, silent
-from featcache.remote.bucket import Bucket
+from featcache.remote.opening import opened as opened_place
 from featcache.remote.urls import url_of
 from featcache.store import _compressed, _lease, digests
 from featcache.store import _format as fmt
 from featcache.store._packed import CONTENTS, METADATA, Archive, each, shown
 from featcache.store.reader import FeatureStore
+
+Put = Callable[[str, bytes], None]  #: writes a file of an archive
 
 
 def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) -> int:
@@ -43,43 +45,88 @@ def pack(store: str | Path, out: str | Path, progress: Progress | bool = False) 
     if url := url_of(store):
         raise StoreError(f"{url} is a URL, and `pack` reads a local store; name the folder of a store")
     path = Path(store)
-    with _undisturbed(path), _written(out) as (scratch, put):
-        opened = FeatureStore.open(path)
-        if opened.archived:
+    with undisturbed(path), _written(out) as (scratch, put):
+        if FeatureStore.open(path).archived:
             raise StoreError(f"{path} is already an archive; copy it as it is")
-        if digests.fixed_sums(path) != fmt.read_bytes(path / fmt.SUMS):
-            raise StoreError(f"the metadata of {path} is damaged; `featcache check {path}` shows the details")
-        layout, blocks = opened.layout, _committed(opened)
-        names = [str(name) for block in blocks for name in layout.files(block).values()] + _journals(layout)
-        packed = {name for name in names if (path / name).exists()}
-        texts = {name: fmt.read_bytes(path / name).decode() for name in METADATA}
-        listed, sizes = dict[str, str](), list[int]()
+        sizes = list[int]()
 
         def add(name: str, data: bytes) -> None:
             put(name, data)
             sizes.append(len(data))
-            listed[name] = hashlib.sha256(data).hexdigest()
 
-        def add_block(block: int) -> None:
-            paths = layout.files(block)
-            files = {kind: fmt.read_bytes(path / name) if str(name) in packed else b"" for kind, name in paths.items()}
-            _verify(path, path, block, files, layout)
-            files["features"] = _compressed.encode(files["features"], block, layout)
-            for kind, name in paths.items():
-                if str(name) in packed:
-                    add(str(name), files[kind])
-
-        for name, data in _compressed.metadata(scratch, texts, layout).items():
-            add(name, data)
-        contents = {"store": texts, "files": sorted(packed)}
-        add(CONTENTS, json.dumps(contents, indent=1, ensure_ascii=False).encode())
-        for name in ("rows.csv", *packed.intersection(_journals(layout))):
-            add(name, fmt.read_bytes(path / name))
         with reporting(progress, f"pack {path.name}", "block") as report:
-            each(add_block, blocks, report)
-        digest_list = sums.text(dict(sorted(listed.items())))
-        put(fmt.SUMS, digest_list)  # the last file: without it, nothing is an archive
-    return sum(sizes) + len(digest_list)
+            write(path, add, scratch, journals=True, progress=report)
+    return sum(sizes)
+
+
+def write(store: Path, put: Put, scratch: Path, *, journals: bool, progress: Progress = silent) -> dict[str, str]:
+    """Write the archive of a store by calls of `put`, in several threads, and return file -> SHA-256 of it.
+
+    An archive is copied as it is. scratch: an empty folder. journals: pack the journals of open blocks, too. StoreError
+    when the store is damaged.
+    """
+    listed, opened = dict[str, str](), FeatureStore.open(store)
+
+    def add(name: str, data: bytes) -> None:
+        put(name, data)
+        listed[name] = hashlib.sha256(data).hexdigest()
+
+    if opened.archived:
+        archive = Archive(store)
+        names = sorted(archive.listed)
+        each(lambda number: add(names[number], archive.read(names[number])), range(len(names)), progress)
+        add(fmt.SUMS, fmt.read_bytes(store / fmt.SUMS))
+        return listed
+    layout, contents = opened.layout, _contents(store, opened, journals=journals)
+    packed = set(contents["files"])
+
+    def add_block(block: int) -> None:
+        paths = layout.files(block)
+        files = {kind: fmt.read_bytes(store / name) if str(name) in packed else b"" for kind, name in paths.items()}
+        _verify(store, store, block, files, layout)
+        files["features"] = _compressed.encode(files["features"], block, layout)
+        for kind, name in paths.items():
+            if str(name) in packed:
+                add(str(name), files[kind])
+
+    add(CONTENTS, _as_text(contents))  # the first file: whatever has it was meant to be an archive
+    for name, data in _compressed.metadata(scratch, contents["store"], layout).items():
+        add(name, data)
+    for name in ("rows.csv", *packed.intersection(_journals(layout))):
+        add(name, fmt.read_bytes(store / name))
+    each(add_block, _committed(opened), progress)
+    add(fmt.SUMS, sums.text(dict(sorted(listed.items()))))  # the last file: without it, nothing is an archive
+    return listed
+
+
+def is_of(store: Path, listed: Mapping[str, str]) -> bool:
+    """Return whether these are the files of the archive of a store, without its journals, or of this archive.
+
+    listed: file -> SHA-256, of SHA256SUMS. The compressed features are not compared, but their digests are; so nothing
+    is compressed or decompressed.
+    """
+    opened = FeatureStore.open(store)
+    if opened.archived:
+        return Archive(store).listed == listed
+    contents = _contents(store, opened, journals=False)
+    names = ["rows.csv", *(name for name in contents["files"] if not name.startswith("features/"))]
+    wanted = {CONTENTS: hashlib.sha256(_as_text(contents)).hexdigest()}
+    wanted |= {name: file_sha256(store / name) for name in names}
+    return set(listed) == {*fmt.FIXED_FILES, CONTENTS, *contents["files"]} and wanted.items() <= listed.items()
+
+
+def _contents(store: Path, opened: FeatureStore, *, journals: bool) -> dict[str, Any]:
+    """The content of archive.json for a store; StoreError when its metadata is damaged."""
+    if digests.fixed_sums(store) != fmt.read_bytes(store / fmt.SUMS):
+        raise StoreError(f"the metadata of {store} is damaged; `featcache check {store}` shows the details")
+    names = [str(name) for block in _committed(opened) for name in opened.layout.files(block).values()]
+    names += _journals(opened.layout) if journals else []
+    texts = {name: fmt.read_bytes(store / name).decode() for name in METADATA}
+    return {"store": texts, "files": sorted(name for name in names if (store / name).exists())}
+
+
+def _as_text(contents: dict[str, Any]) -> bytes:
+    return json.dumps(contents, indent=1, ensure_ascii=False).encode()
 
 
 def unpack(source: str | Path, out: str | Path, progress: Progress | bool = False) -> None:
@@ -178,7 +225,7 @@ def _journals(layout: fmt.Layout) -> list[str]:
 
 
 @contextlib.contextmanager
-def _undisturbed(path: Path) -> Iterator[None]:
+def undisturbed(path: Path) -> Iterator[None]:
     """Keep writers out of a store; StoreError when one is at work."""
     FeatureStore.open(path)  # raises when there is no store, before a lock file is made for it
     lock: BinaryIO | None = None
@@ -202,7 +249,7 @@ def _put(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _written(out: str | Path) -> Iterator[tuple[Path, Callable[[str, bytes], None]]]:
+def _written(out: str | Path) -> Iterator[tuple[Path, Put]]:
     """Give a scratch folder, and a function that writes a file of `out`, a folder or URL, which must be new.
 
     When the block fails, all that was written is removed.
@@ -211,20 +258,21 @@ def _written(out: str | Path) -> Iterator[tuple[Path, Callable[[str, bytes], Non
         with _made(Path(out)) as scratch:
             yield scratch, lambda name, data: _put(scratch / name, data)
         return
-    bucket, written = Bucket(url), list[str]()
-    if bucket.listing():
+    place, written = opened_place(url), list[str]()
+    if place.begin():
         raise StoreError(f"{url} has objects; remove them, or name another URL")
 
     def put(name: str, data: bytes) -> None:
         written.append(name)
-        bucket.put(name, data)
+        place.put(name, data)
 
     with tempfile.TemporaryDirectory() as folder:
         try:
             yield Path(folder), put
+            place.commit("Archive of a feature store")
         except BaseException:
             with contextlib.suppress(StoreError):
-                bucket.delete(*written)
+                place.delete(*written)
             raise
 
 

@@ -26,13 +26,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from featcache.arguments import PathLike
-from featcache.errors import FeatcacheError, StoreError
+from featcache.errors import ArgumentsError, FeatcacheError, StoreError
 from featcache.files import claimed, make_folder, remove_folder, write_file
 from featcache.manifest import Manifest
 from featcache.remote.bucket import Bucket
 from featcache.remote.cache import RECORD, Listing, below, fetch, home
 from featcache.remote.owner import Owner
-from featcache.remote.urls import beside, url_of
+from featcache.remote.urls import beside, is_hub, url_of
 from featcache.store import _format as fmt
 from featcache.store import digests
 from featcache.store.check import damage
@@ -56,6 +56,8 @@ def working(stores: PathLike, manifest: str, names: Sequence[str]) -> Iterator[P
     if not url:
         yield Path(stores)
         return
+    if is_hub(url):
+        raise ArgumentsError(f"{url} takes whole stores only: extract to a folder, and `featcache push` it there")
     bucket = Bucket(url)
     listing = bucket.listing()
     root = home() / "work" / hashlib.sha256(url.encode()).hexdigest()[:16] / Path(url).name

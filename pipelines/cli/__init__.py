@@ -22,6 +22,7 @@ from pipelines.cli import (
     predict,
     report,
     search,
+    sharing,
     show,
     stores,
     sweep,
@@ -70,6 +71,8 @@ for command in (
     exchange.export,
     archive.pack,
     archive.unpack,
+    sharing.push,
+    sharing.pull,
     weights.weights,
     names.list_names,
     show.show_entry,
@@ -102,6 +105,8 @@ for command in (
     exchange.export,
     archive.pack,
     archive.unpack,
+    sharing.push,
+    sharing.pull,
     weights.fetch,
 ):
     command.params.append(quiet_option())

@@ -27,7 +27,7 @@ from pipelines.cli._completion import entries
 CORES = cores()
 OURS = tuple(os.path.join(Path(__file__).parents[2], package, "") for package in ("featcache", "heads", "pipelines"))
 #: commands that continue after a full disk or Ctrl-C
-RESUMING = ("extract", "merge", "import", "train-head", "sweep", "evaluate", "build", "fetch")
+RESUMING = ("extract", "merge", "import", "train-head", "sweep", "evaluate", "build", "fetch", "push", "pull")
 RESUME = "finished work is kept, run the same command to resume"
 _now: dict[str, str] = {}  #: "command": the innermost one; "done": its progress, for the sentence after Ctrl-C
 _bars: list[Any] = []  #: the progress bars that are on the screen

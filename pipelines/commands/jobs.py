@@ -80,12 +80,17 @@ def job(
 
 
 def at_hand(experiment: Chosen) -> Chosen:
-    """Return the local copy of a folder of stores that is named by its URL; anything else as it is."""
+    """Return the local copy of a folder of stores that is named by its URL; anything else as it is.
+
+    Below a URL of the folder of all stores, such as a pushed dataset, it is the only folder of stores there.
+    """
     if not isinstance(experiment, str | os.PathLike) or not url_of(experiment):
         return experiment
     from featcache.store.places import local
 
-    return local(experiment)
+    folder = local(experiment)
+    below = [path.parent for path in folder.glob("*/manifest.csv")]
+    return below[0] if len(below) == 1 and not (folder / "manifest.csv").exists() else folder
 
 
 def experiment(

@@ -1,0 +1,130 @@
+"""The manifests and stores that are pushed, and the facts about them that the card and croissant.json have."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from featcache.arguments import PathLike
+from featcache.errors import ManifestError, StoreError
+from featcache.files import read_bytes
+from featcache.leaks import leaks
+from featcache.manifest import Manifest
+from featcache.remote.urls import on_disk
+from featcache.sharing import MANIFEST, licences
+from featcache.store import archive
+from featcache.store.check import damage
+from featcache.store.info import info
+from featcache.store.reader import FeatureStore, flat
+
+CARDS = "data_manifests"  #: the package of the cards of benchmarks
+#: an absolute path in a sentence
+ABSOLUTE = re.compile(r"(?<![\w/.:~-])/(?:[^/\s'\"]+/)+[^/\s'\"]+")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store that is pushed."""
+
+    name: str  #: MANIFEST/EXTRACTOR.zarr
+    path: Path
+    facts: dict[str, Any]  #: as of `featcache info`
+    leaks: list[str]  #: features that give a label away, as text
+
+    @property
+    def untrained(self) -> bool:
+        """True if its network was initialised at random."""
+        return str(self.facts["weights_sha256"]).startswith("untrained")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A manifest, its stores and its dataset card."""
+
+    manifest: Manifest  #: with sources that name no folder of this machine
+    stores: list[Store]
+    card: str  #: Markdown; "" if there is none
+    licence: str  #: of the clips
+
+    @property
+    def content(self) -> bytes:
+        """The content of the manifest's file."""
+        return self.manifest.content(self.manifest.root)
+
+
+@contextmanager
+def opened(stores: PathLike, licence: str, card: PathLike | None) -> Iterator[list[Part]]:
+    """Give the manifests and stores of a folder STORES or STORES/MANIFEST, and keep writers out of the stores.
+
+    licence: of the clips; "" for that of each dataset card. card: file of the dataset card; None for those of
+    benchmarks. StoreError for a store that is being written, is damaged or names folders of this machine, and where no
+    licence is stated.
+    """
+    root = on_disk(stores, "push")
+    folders = [root] if (root / MANIFEST).exists() else sorted(path.parent for path in root.glob(f"*/{MANIFEST}"))
+    paths = {folder: sorted(folder.glob("*.zarr")) for folder in folders}
+    if not any(paths.values()):
+        raise StoreError(f"{root} has no stores of a manifest; name a folder STORES or STORES/MANIFEST")
+    text = read_bytes(Path(card), ManifestError).decode(errors="replace") if card is not None else ""
+    with ExitStack() as stack:
+        for path in (path for inside in paths.values() for path in inside):
+            if wrong := damage(path):  # before it is locked, which looks like a writer
+                raise StoreError(f"{path}: {wrong[0]}")
+            stack.enter_context(archive.undisturbed(path))
+        yield [_part(folder, inside, licence, text) for folder, inside in paths.items() if inside]
+
+
+def _part(folder: Path, stores: list[Path], licence: str, card: str) -> Part:
+    """Return a manifest and its stores, with all facts about them."""
+    manifest = Manifest.read(folder / MANIFEST)
+    card = card or _benchmark(manifest.name)
+    licence = licence.strip() or licences.stated(card)
+    if not licence:
+        where = f"the dataset card of {manifest.name} states none" if card else f"{manifest.name} has no dataset card"
+        raise StoreError(
+            f"no licence for the clips of {folder}: {where}; name one with --licence, such as --licence CC-BY-NC-4.0, "
+            "or write a line `licence: ...` into a card for --card"
+        )
+    found = []
+    for path in stores:
+        store = FeatureStore.open(path)
+        store.check_rows(manifest)
+        facts = info(store) | {"store": f"{manifest.name}/{path.name}"}
+        _check_texts(path, facts)
+        found.append(Store(str(facts["store"]), path, facts, leaks(store, manifest)))
+    return Part(portable(manifest), found, card, licence)
+
+
+def portable(manifest: Manifest) -> Manifest:
+    """Return the manifest with sources relative to the folder that they all share, which is not named."""
+    places = {clip.source: os.path.abspath(manifest.path(clip)) for clip in manifest if clip.source}
+    shared = os.path.commonpath([os.path.dirname(place) for place in places.values()]) if places else "/"
+    names = {
+        source: os.path.basename(place) if shared == "/" else os.path.relpath(place, shared)
+        for source, place in places.items()
+    }
+    return replace(manifest, clips=tuple(replace(clip, source=names.get(clip.source, "")) for clip in manifest))
+
+
+def _benchmark(name: str) -> str:
+    """Return the dataset card of a benchmark; "" if there is none of this name."""
+    path = resources.files(CARDS) / f"{name}.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _check_texts(path: Path, facts: dict[str, Any]) -> None:
+    """Raise StoreError if the recipe, the facts, a failure or a note of a store names a folder of this machine."""
+    texts: list[tuple[str, str]] = [(key, str(value)) for key, value in flat(facts["recipe"]).items()]
+    texts += [(key, str(value)) for key, value in flat(facts["facts"]).items()]
+    texts += [(f"clip {failure['clip_id']!r}", failure["reason"]) for failure in facts["failures"]]
+    texts += [("a note", note) for note in facts.get("notes", {})]
+    for place, text in texts:
+        if found := ABSOLUTE.search(text):
+            raise StoreError(
+                f"{path} names a folder of this machine: {found[0]} ({place}); extract it again with a manifest of "
+                "relative sources, or leave the store out"
+            )

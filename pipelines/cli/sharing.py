@@ -1,0 +1,67 @@
+"""The commands `featcache push` and `featcache pull`."""
+
+from pathlib import Path
+
+import click
+
+from featcache.remote.urls import shown
+from featcache.wording import size
+from pipelines.cli._shared import PATH, PLACE, echo, note, progress_bar
+
+
+@click.command()
+@click.argument("stores", type=PATH)
+@click.argument("destination", type=PLACE)
+@click.option(
+    "--licence", default="", metavar="TEXT", help="Licence of the clips.  [default: that of the dataset card]"
+)
+@click.option(
+    "--card",
+    type=PATH,
+    metavar="FILE",
+    help="Dataset card, in Markdown.  [default: that of the benchmark of the manifest's name]",
+)
+def push(stores: Path, destination: Path, licence: str, card: Path | None) -> None:
+    """Share the stores of a folder: write archives, a card and checksums to DESTINATION.
+
+    STORES is a folder of all stores, or that of one manifest. DESTINATION is hf://datasets/OWNER/NAME[@REVISION][/PATH]
+    (`pip install 'featcache[hub]'`), a URL s3://, gs:// or az:// (`pip install 'featcache[s3]'`), or a folder.
+
+    A licence of the clips is required: --licence, or a line `licence: ...` of the dataset card. Files that are there
+    and equal are not written again, so the same command resumes.
+
+    \b
+    Examples:
+      featcache push demo/stores shared
+      featcache push stores/mine hf://datasets/me/mine-features --licence CC-BY-NC-4.0 --card mine.md
+    """
+    from featcache.sharing.push import push as run
+
+    with progress_bar(f"push {stores.name}", "store") as progress:
+        outcome = run(stores, destination, licence=licence, card=card, progress=progress)
+    note(f"{outcome.files} files, {outcome.uploaded} written now ({size(outcome.bytes)})")
+    echo(outcome.place)
+
+
+@click.command()
+@click.argument("source", type=PLACE)
+@click.argument("folder", type=PATH)
+def pull(source: Path, folder: Path) -> None:
+    """Fetch the stores that `featcache push` has written to SOURCE into FOLDER, a folder of all stores.
+
+    SOURCE is a URL hf://, s3://, gs:// or az://, or a folder. Every file is compared with SHA256SUMS, and the stores
+    equal those that were pushed, byte for byte. Stores and files that are there are not fetched again, so the same
+    command resumes.
+
+    \b
+    Examples:
+      featcache pull hf://datasets/me/mine-features stores
+      featcache pull shared stores
+    """
+    from featcache.sharing.pull import pull as run
+
+    with progress_bar(f"pull {shown(source)}", "file") as progress:
+        outcome = run(source, folder, progress=progress)
+    note(f"{outcome.fetched} files fetched now ({size(outcome.bytes)})")
+    for store in outcome.stores:
+        echo(store)
