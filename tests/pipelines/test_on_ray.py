@@ -4,7 +4,6 @@ The first tests drive the engine with a stand-in for Ray, whose nodes do as they
 clusters of several nodes on this machine.
 """
 
-import filecmp
 import os
 import random
 import signal
@@ -32,6 +31,7 @@ from pipelines.extraction.extractors import load_extractors, order_of
 from pipelines.extraction.on_ray import CHUNK, IN_FLIGHT, LOST, OnRay
 from pipelines.extraction.worker import Computed, Report, Task, Worker, found, made_of
 from tests.conftest import ROOT
+from tests.helpers.folders import content
 from tests.helpers.processes import command, wait_for
 from tests.helpers.stores import run, write_all
 
@@ -362,9 +362,8 @@ def test_ray_client_and_a_cluster_that_is_not_there_are_one_sentence():
 
 
 def same(one, other):
-    """True if two folders have the same files with the same bytes."""
-    files = [{path.relative_to(top) for path in top.rglob("*") if path.is_file()} for top in (one, other)]
-    return files[0] == files[1] and filecmp.cmpfiles(one, other, files[0], shallow=False)[1:] == ([], [])
+    """True if two folders of stores have the same files with the same bytes."""
+    return content(one) == content(other)
 
 
 def many(videos, times):

@@ -11,6 +11,7 @@ from featcache.media import Piece
 from featcache.store import provenance
 from featcache.store.content import same_content
 from featcache.windows import Plan
+from pipelines.extraction import engine
 from pipelines.extraction import extract as recipe
 from tests.pipelines.test_extract import Count, Motion, Params
 
@@ -32,7 +33,7 @@ def media(monkeypatch):
         Media.meanwhile.pop(clip.clip_id, lambda: None)()
 
     Media.read, Media.meanwhile = [], {}
-    monkeypatch.setattr(recipe, "windows_of", windows_of)
+    monkeypatch.setattr(engine, "windows_of", windows_of)
     return Media
 
 
