@@ -6,12 +6,14 @@ clusters of several nodes on this machine.
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,21 +21,23 @@ import pytest
 
 import featcache
 import pipelines
-from featcache import Clip, FeatureStore, Manifest, cluster
+from featcache import Clip, FeatureStore, Manifest, checking, cluster
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaError
 from featcache.extractors import Runtime
 from featcache.parallel import tell
 from featcache.windows import Plan
+from pipelines.extraction import on_ray
 from pipelines.extraction.assembly import Part
 from pipelines.extraction.engine import Job
 from pipelines.extraction.extract import extract as fill
 from pipelines.extraction.extractors import load_extractors, order_of
-from pipelines.extraction.on_ray import CHUNK, IN_FLIGHT, LOST, OnRay
+from pipelines.extraction.on_ray import CHUNK, FEWEST, IN_FLIGHT, LOST, MOST, OnRay
 from pipelines.extraction.worker import Computed, Report, Task, Worker, found, made_of
 from tests.conftest import ROOT
 from tests.helpers.folders import content
-from tests.helpers.processes import command, wait_for
+from tests.helpers.processes import command, descendants, gone, stopped, wait_for
 from tests.helpers.stores import run, write_all
+from tests.pipelines.test_devices import EXTRACTOR
 
 PLAN = Plan("segments", 2)
 
@@ -165,9 +169,23 @@ def test_every_clip_comes_home_once_from_both_nodes(script):
     assert {row: float(part.features[0, 0]) for row, part in parts.items()} == {row: row for row in range(40)}
     chunks = [(node, len(jobs)) for node, name, (jobs, *_) in ray.log if name == "compute"]
     assert {node for node, _ in chunks} == {"one", "two"}
-    assert max(size for _, size in chunks) == CHUNK
+    assert CHUNK <= max(size for _, size in chunks) <= MOST
     assert engine.notes == []
     assert len(ray.killed) == 2  # at the end
+
+
+@pytest.mark.parametrize(("seconds", "size"), [(1e-9, FEWEST), (1e9, MOST)])
+def test_chunks_have_fewer_clips_of_slow_extractors(script, monkeypatch, seconds, size):
+    """The first chunks of two nodes have CHUNK clips, as the speed is not known yet, and the size doubles at most."""
+    monkeypatch.setattr(on_ray, "CHUNK_SECONDS", seconds)
+    ray = StandIn(["one", "two"])
+    with engine_of(ray) as engine:
+        computed(engine, range(40))
+        computed(engine, range(40))
+    sizes = [len(words[0]) for _, name, words in ray.log if name == "compute"]
+    assert set(sizes[: 2 * IN_FLIGHT]) == {CHUNK}
+    assert size in sizes
+    assert all(FEWEST <= each <= MOST for each in sizes)
 
 
 def test_jobs_are_taken_only_for_chunks_in_flight(script):
@@ -309,6 +327,46 @@ def test_parts_that_come_together_are_kept_as_one_by_one(tmp_path):
     assert same(tmp_path / "1", tmp_path / "8")
 
 
+class Here(Worker):
+    """A real worker, in this process, on a node of the stand-in."""
+
+    def __init__(self, task, node):
+        super().__init__(task)
+        self.node = node
+
+    def placed(self, sources, gpus):
+        return self.node, self.report(sources, 1)
+
+
+def test_files_that_were_replaced_are_computed_again(tmp_path, monkeypatch):
+    """Only these; the store and the record of its files are those of one process."""
+    monkeypatch.setattr(OnRay, "worker", Here)
+    for k in range(20):
+        np.save(tmp_path / f"{k}.npy", np.arange(k, k + 3.0))
+    manifest = Manifest("m", tuple(Clip(str(k), "d", "train", f"{k}.npy") for k in range(20)), tmp_path)
+    vector = load_extractors(["vector"], manifest=manifest)
+    task, ray = Task(order_of(["vector"], (), (), Runtime(), manifest), manifest, PLAN, ".", None), StandIn(["a", "b"])
+
+    def extract(stores, **options):
+        return fill(manifest, vector, tmp_path / stores, plan=PLAN, **options)
+
+    with OnRay(ray, task, vector, workers=2) as engine:
+        extract("ray", engines=lambda *_: engine)
+        for k in (3, 14):
+            np.save(tmp_path / f"{k}.npy", np.full(3, 7.0))
+        ray.log.clear()
+        (note,) = extract("ray", engines=lambda *_: engine).notes
+        assert re.search(r"2 clips .*'3', '14'.*--renew", note)
+        assert ray.log == []
+        assert checking.problems(tmp_path / "ray" / "m" / "vector.zarr")
+        assert extract("ray", engines=lambda *_: engine, renew=True).notes == []
+        assert [job.row for _, _, (jobs,) in ray.log for job in jobs] == [3, 14]
+        assert extract("ray", engines=lambda *_: engine).notes == []
+    assert checking.problems(tmp_path / "ray" / "m" / "vector.zarr") == []
+    extract("local")
+    assert same(tmp_path / "ray", tmp_path / "local")
+
+
 # ------------------------------------------------------------------------------------------------------------- options
 
 
@@ -344,7 +402,9 @@ def test_an_engine_that_is_unknown_lists_the_others(videos, tmp_path):
 def test_local_work_imports_no_ray(videos, tmp_path):
     code = (
         "import sys, featcache; featcache.extract(*sys.argv[1:3], sys.argv[3], windows='segments:1');"
-        "import pipelines.commands.train, pipelines.commands.sweep;"
+        "import pipelines; from pathlib import Path; from tests.helpers.stores import run, write_all;"
+        "import pipelines.commands.sweep; top = Path(sys.argv[3]);"
+        "pipelines.train([run()], write_all(top / 'toy'), top / 'runs');"
         "print([name for name in ('ray', 'obstore', 'huggingface_hub') if name in sys.modules])"
     )
     words = [sys.executable, "-c", code, videos / "kitchens.csv", "logmel", tmp_path]
@@ -356,6 +416,16 @@ def test_ray_client_and_a_cluster_that_is_not_there_are_one_sentence():
     pytest.importorskip("ray")
     with pytest.raises(ConfigError, match=r"--address ray://head:1.*HOST:PORT"), cluster.connected("ray://head:1", 1):
         pass
+
+
+@pytest.mark.parametrize(("address", "given"), [(None, "local"), ("auto", "auto"), ("head:6379", "head:6379")])
+def test_the_cluster_of_the_environment_is_used_only_when_it_is_asked_for(address, given, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    seen = {}
+    cluster._connect(SimpleNamespace(init=lambda **options: seen.update(options)), address, 3)
+    assert seen["address"] == given
+    assert (seen.get("num_cpus"), seen.get("include_dashboard")) == ((None, None) if address else (3, False))
 
 
 # -------------------------------------------------------------------------------------------------------- real clusters
@@ -407,16 +477,16 @@ def test_two_nodes_make_the_bytes_of_one_process(videos, tmp_path, nodes, engine
 
 
 def sent(monkeypatch):
-    """The rows of all chunks that are given to actors, as they are given."""
-    rows, following = [], OnRay._next
+    """The rows of each chunk that is given to an actor, as they are given."""
+    chunks, following = [], OnRay._next
 
     def spied(self, node, jobs):
-        chunk = following(self, node, jobs)
-        rows.extend(job.row for job in (chunk.jobs if chunk else ()))
+        if chunk := following(self, node, jobs):
+            chunks.append([job.row for job in chunk.jobs])
         return chunk
 
     monkeypatch.setattr(OnRay, "_next", spied)
-    return rows
+    return chunks
 
 
 def process_of(ray, actor):
@@ -427,12 +497,12 @@ def process_of(ray, actor):
 @pytest.mark.slow
 def test_workers_killed_at_random_moments_leave_the_bytes_of_one_process(videos, tmp_path, nodes, engines, monkeypatch):
     """Five kills, and a node that goes for good and another that comes, in six extractions."""
-    manifest, rows, draw = many(videos, 12), sent(monkeypatch), random.Random(21)
+    manifest, chunks, draw, repeated = many(videos, 16), sent(monkeypatch), random.Random(21), 0
     options = {"windows": "segments:2", "engine": "ray", "address": nodes.address}
     featcache.extract(manifest, ["hog", "logmel"], tmp_path / "local", windows="segments:2")
     for number in range(6):
-        rows.clear()
-        moment = draw.randrange(1, len(manifest) - 2)
+        chunks.clear()
+        moment = draw.randrange(1, len(manifest) // 2)  # most workers have chunks then
 
         def hurt(done, total, number=number, moment=moment):
             if done != moment:
@@ -446,9 +516,15 @@ def test_workers_killed_at_random_moments_leave_the_bytes_of_one_process(videos,
 
         made = featcache.extract(manifest, ["hog", "logmel"], tmp_path / str(number), progress=hurt, **options)
         assert same(tmp_path / "local", tmp_path / str(number)), (number, moment)
-        assert len(rows) - len(manifest) <= IN_FLIGHT * CHUNK, (number, moment)
-        if len(rows) > len(manifest):
+        counts = Counter(map(tuple, chunks))
+        twice = [chunk for chunk, times in counts.items() if times > 1]
+        assert len(twice) <= IN_FLIGHT, (number, moment)
+        assert max(counts.values()) <= 2, (number, moment)
+        assert sum(map(len, counts)) == len(manifest)
+        if twice:
             assert any("lost and replaced" in note for note in made.notes)
+        repeated += len(twice)
+    assert repeated
 
 
 @pytest.mark.slow
@@ -481,6 +557,78 @@ def test_a_command_that_was_killed_resumes_and_a_node_of_other_versions_is_left_
     nodes.remove_node(third)
     assert [("0.1" in note, note.count("left out")) for note in made.notes] == [(True, 1)]
     assert same(tmp_path / "local", tmp_path / "ray")
+
+
+@pytest.mark.slow
+def test_extractors_of_plug_ins_compute_on_the_nodes(tmp_path, nodes, monkeypatch):
+    (tmp_path / "plugins" / "extractors").mkdir(parents=True)
+    (tmp_path / "plugins" / "extractors" / "where.py").write_text(EXTRACTOR)
+    (tmp_path / "used").mkdir()
+    monkeypatch.setenv("FEATCACHE_PLUGINS", str(tmp_path / "plugins"))  # which the nodes do not have
+    for k in range(30):
+        np.save(tmp_path / f"{k}.npy", np.arange(k, k + 3.0))
+    manifest = Manifest("m", tuple(Clip(str(k), "d", "train", f"{k}.npy") for k in range(30)), tmp_path)
+    options = {"set": {"where.folder": str(tmp_path / "used")}}
+    featcache.extract(manifest, "where", tmp_path / "ray", engine="ray", address=nodes.address, **options)
+    used = {path.name.split()[-1] for path in (tmp_path / "used").iterdir()}
+    assert used
+    assert str(os.getpid()) not in used
+    featcache.extract(manifest, "where", tmp_path / "local", **options)
+    assert same(tmp_path / "local", tmp_path / "ray")
+
+
+def listening_at(processes):
+    """The addresses at which processes listen, in hexadecimal digits."""
+    sockets = set()
+    for process in processes:
+        for entry in Path(f"/proc/{process}/fd").glob("*"):
+            try:
+                sockets |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(entry)))
+            except OSError:  # it has just been closed
+                continue
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and inode in sockets:
+                found.add(local.partition(":")[0])
+    return found
+
+
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+
+
+def environment(process):
+    """The environment with which a process was started."""
+    entries = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
+    return dict(entry.partition("=")[::2] for entry in entries if entry)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "code"), [("SIGINT to all", 130), ("SIGTERM", 143), ("SIGKILL", -9)])
+def test_a_cluster_for_one_command_is_private_and_ends_with_it(videos, tmp_path, how, code):
+    """Its processes listen on loopback only and report nothing; none is left, whatever ends the command."""
+    manifest = many(videos, 40)
+    (tmp_path / "manifest").mkdir()
+    manifest.write(tmp_path / "manifest" / "kitchens.csv")
+    words = ["extract", tmp_path / "manifest" / "kitchens.csv", "hog", "logmel", "--stores", tmp_path / "ray"]
+    words += ["--engine", "ray", "--workers", "2"]
+    process = command(*words, env=os.environ | {"RAY_ADDRESS": "192.0.2.1:6379"})
+    log = tmp_path / "ray" / "kitchens" / "logmel.zarr" / "journal" / "0.log"
+    assert wait_for(lambda: process.poll() is not None or (log.exists() and log.stat().st_size > 0), 120)
+    cluster_of = descendants(process.pid)
+    names = " ".join(Path(f"/proc/{each}/cmdline").read_bytes().decode() for each in cluster_of)
+    assert "raylet" in names, process.communicate()
+    assert "dashboard/dashboard.py" not in names
+    assert {environment(each).get("RAY_USAGE_STATS_ENABLED") for each in cluster_of} == {"0"}
+    assert listening_at([process.pid, *cluster_of]) <= LOOPBACK
+    returncode, seconds, stderr = stopped(process, how)
+    assert returncode == code, stderr
+    assert gone(cluster_of), [Path(f"/proc/{each}/cmdline").read_bytes() for each in cluster_of]
+    if how != "SIGKILL":
+        assert re.search(r"Stopped by \S+ after \d+ of 320 clips; finished work is kept, .*same command", stderr)
+        assert "Traceback" not in stderr
+        assert seconds < 10  # on a busy machine; 1.5 s on an idle one
 
 
 @pytest.mark.slow
