@@ -18,6 +18,7 @@ import featcache
 from featcache import Clip, Manifest
 from featcache.errors import ArgumentsError, StoreError
 from featcache.store import StoreWriter, _lease, copying
+from featcache.store.provenance import Record
 from pipelines.cli import main
 from pipelines.extraction.shards import Shard
 from tests.conftest import ROOT
@@ -218,6 +219,70 @@ def test_failed_clips_are_tried_again_in_their_part(tmp_path):
     assert sum(outcome.clips for outcome in extract_all(manifest, tmp_path / "parts", retry_failed=True)) == 2
     assert featcache.merge(manifest, "vector", tmp_path / "parts").clips == 1
     assert content(tmp_path / "parts" / "m") == whole(manifest, tmp_path / "one")
+
+
+def recorded(path):
+    """Row -> state and digest of its file, as the record of a store has them."""
+    return {row: state for row, state in Record(path).files().items() if state}
+
+
+def test_parts_of_replaced_files_are_made_and_merged_again(tmp_path):
+    """The rows of replaced files alone; no row of the whole store is then of a file that is gone."""
+    manifest, stores = sources(tmp_path / "media", broken=(3,)), tmp_path / "parts"
+    extract_all(manifest, stores)
+    merge(manifest, stores)
+    replaced = {5: 7.0, 14: 8.0}
+    for i in replaced:
+        (tmp_path / "media" / f"{i}.npy").unlink()
+    sources(tmp_path / "media", broken=(3,), values=replaced)
+    notes = [note for outcome in extract_all(manifest, stores) for note in outcome.notes if "--renew" in note]
+    assert sorted(re.findall(r"'(c\d+)'", " ".join(notes))) == ["c14", "c5"]
+    assert featcache.merge(manifest, "vector", stores).clips == 0  # the parts have the old features, too
+    assert sum(outcome.clips for outcome in extract_all(manifest, stores, renew=True)) == 2
+    assert featcache.merge(manifest, "vector", stores).clips == 2
+    assert content(stores / "m") == whole(manifest, tmp_path / "one")
+    assert extract(manifest, stores).notes == []
+    assert featcache.merge(manifest, "vector", stores).clips == 0
+
+
+def test_one_part_of_two_is_made_again(tmp_path):
+    """The other replaced file is named until its part is made again, too, also after a merge."""
+    manifest, stores = sources(tmp_path / "media"), tmp_path / "parts"
+    extract_all(manifest, stores)
+    merge(manifest, stores)
+    shard = Shard(crc32(b"c0") % OF, OF)
+    one, other = 0, next(i for i in range(N) if not shard.has(f"c{i}"))
+    for i in (one, other):
+        (tmp_path / "media" / f"{i}.npy").unlink()
+    sources(tmp_path / "media", values={one: 7.0, other: 8.0})
+    extract(manifest, stores, str(shard), renew=True)
+    assert featcache.merge(manifest, "vector", stores).clips == 1
+    (note,) = extract(manifest, stores).notes
+    assert re.findall(r"'(c\d+)'", note) == [f"c{other}"]
+    extract_all(manifest, stores, renew=True)
+    merge(manifest, stores)
+    assert content(stores / "m") == whole(manifest, tmp_path / "one")
+
+
+def test_the_record_of_files_goes_with_the_rows(tmp_path):
+    """From the whole store into a part that takes its rows over, and from the parts into the whole store."""
+    manifest, stores = sources(tmp_path / "media"), tmp_path / "parts"
+    extract(manifest, stores)
+    made = recorded(stores / "m" / "vector.zarr")
+    assert len(made) == N
+    (tmp_path / "media" / "4.npy").unlink()
+    sources(tmp_path / "media", values={4: 7.0})
+    outcomes = extract_all(manifest, stores)
+    assert sum(outcome.clips for outcome in outcomes) == 0
+    assert [note for outcome in outcomes for note in outcome.notes if "'c4'" in note]
+    for i in range(OF):
+        ids = [row for row in range(N) if Shard(i, OF).has(f"c{row}")]
+        assert recorded(part(stores, i)) == {k: made[row] for k, row in enumerate(ids)}
+    shutil.rmtree(stores / "m" / "vector.zarr")
+    (stores / "m" / ".vector.zarr.files").unlink()
+    merge(manifest, stores)
+    assert recorded(stores / "m" / "vector.zarr") == made
+    assert "'c4'" in " ".join(extract(manifest, stores).notes)
 
 
 def test_a_value_beyond_float16_in_one_part_makes_all_of_them_float32(tmp_path):
