@@ -37,7 +37,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
 test-all: test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 bench: $(STAMP)
 	$(BIN)/python -m pipelines.bench

@@ -5,7 +5,6 @@ Nothing is reported to anybody: no usage statistics, no dashboard, and a cluster
 
 import logging
 import os
-import pickle
 import queue
 import threading
 from collections import deque
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 from featcache import plugins
 from featcache.arguments import one_of
 from featcache.errors import ArgumentsError, ConfigError
-from featcache.parallel import Hear, WorkerEnded, answer, heard_by, packed
+from featcache.parallel import Hear, WorkerEnded, answer, heard_by, packed, unpacked
 from featcache.wording import first_line
 
 J = TypeVar("J")
@@ -176,7 +175,7 @@ def in_tasks(
                         hear(content)
                     continue
                 del flying[stream]
-                result, failure = pickle.loads(content)
+                result, failure = unpacked(content)
                 if failure:
                     raise failure
                 yield job, result

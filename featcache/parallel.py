@@ -242,6 +242,11 @@ def packed(message: object) -> bytes:
         raise BrokenProcessPool(f"a job cannot be sent to a worker process ({_named(error)}); {REACH}") from error
 
 
+def unpacked(content: bytes | memoryview) -> Any:
+    """Return what `packed` or `answer` was given; only for bytes of a process that this program has started."""
+    return ForkingPickler.loads(content)
+
+
 def _send(connection: "Connection[Any, Any]", message: object) -> None:
     content = packed(message)
     with suppress(OSError):  # the process has ended; `_received` gives the reason

@@ -150,14 +150,14 @@ def _is_whole(folder: Path, verify: Verify) -> bool:
 def _verified_now(folder: Path) -> bool:
     """Return whether a folder was verified in this boot of the machine."""
     try:
-        return folder.with_name(f"{folder.name}.boot").read_text() == BOOT.read_text()
+        return folder.with_name(f"{folder.name}.boot").read_text(encoding="ascii") == BOOT.read_text(encoding="ascii")
     except OSError:  # it was not, or the system has no number of the boot
         return False
 
 
 def _mark(folder: Path) -> None:
     with suppress(OSError):
-        folder.with_name(f"{folder.name}.boot").write_text(BOOT.read_text())
+        folder.with_name(f"{folder.name}.boot").write_text(BOOT.read_text(encoding="ascii"), encoding="ascii")
 
 
 def fetch(bucket: Bucket, name: str, part: Listing, folder: Path, verify: Verify, *, durable: bool = True) -> None:

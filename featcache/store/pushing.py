@@ -77,7 +77,7 @@ def _token(root: Path) -> str:
     place = root / ".token"
     if not place.exists():
         write_file(place, secrets.token_hex(16).encode())
-    return place.read_text()
+    return place.read_text(encoding="ascii")
 
 
 def _released(owner: Owner) -> None:

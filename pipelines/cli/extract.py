@@ -1,7 +1,7 @@
 """The command `featcache extract`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -79,27 +79,7 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
     metavar="I/N",
     help="Extract only part I of N of the clips, counted from 0, for `featcache merge`; each job has its own part.",
 )
-def extract(
-    manifest: Path,
-    extractors: tuple[str, ...],
-    stores: Path,
-    windows: str,
-    set: tuple[str, ...],
-    dtype: str,
-    weights: tuple[str, ...],
-    weights_seed: int,
-    device: str,
-    precision: str,
-    channels_last: bool,
-    compile: str,
-    workers: int | None,
-    engine: str,
-    address: str | None,
-    gpus: float | None,
-    retry_failed: bool,
-    renew: bool,
-    shards: str,
-) -> None:
+def extract(manifest: Path, extractors: tuple[str, ...], stores: Path, **options: Any) -> None:
     """Run frozen EXTRACTORS on the clips of MANIFEST.
 
     Each extractor (`featcache list extractors`) fills one store. EXTRACTOR@VIEW reads another view of the pictures:
@@ -120,28 +100,7 @@ def extract(
     from pipelines.commands.extract import extract as run
 
     with progress_bar(f"extract {', '.join(extractors)}", "clip") as progress:
-        outcome = run(
-            manifest,
-            extractors,
-            stores,
-            windows=windows,
-            set=set,
-            dtype=dtype,
-            weights=weights,
-            weights_seed=weights_seed,
-            device=device,
-            precision=precision,
-            channels_last=channels_last,
-            compile=compile,
-            workers=workers,
-            engine=engine,
-            address=address,
-            gpus=gpus,
-            retry_failed=retry_failed,
-            renew=renew,
-            shards=shards,
-            progress=progress,
-        )
+        outcome = run(manifest, extractors, stores, **options, progress=progress)
     _print(outcome, outcome.summary())
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from featcache.arguments import Pairs, PathLike, manifest_of, numeric, one_of, several, some, worker_count
-from featcache.cluster import ENGINES, check_engine, connected, gpus_of, room
+from featcache.cluster import check_engine, connected, gpus_of, room
 from featcache.extractors import Extractor, Runtime, store_of
 from featcache.machine import cores
 from featcache.manifest import Manifest
@@ -27,7 +27,6 @@ CHOICES = {
     "dtype": ("auto", "float16", "float32"),
     "precision": ("fp32", "bf16", "fp16"),
     "compile": ("off", "on", "graphs"),
-    "engine": ENGINES,
 }
 
 
@@ -60,11 +59,9 @@ def extract(
     is recorded as failed, with the reason, and does not stop the others.
 
     manifest: a manifest, or the path of its file. extractors: one or several names of `featcache list extractors`;
-        NAME@VIEW reads another view of the pictures (`featcache.windows.VIEWS`). stores: folder of all stores, or its
-        URL.
+        NAME@VIEW is another view of the pictures (`featcache.windows.VIEWS`). stores: folder of all stores, or its URL.
     windows: windows per clip: segments:T, uniform:T, inner:T or all:SECONDS, or a `Plan`.
-    set: parameters of extractors, {"hog.cells": 4} or "hog.cells=4".
-    dtype: float16, float32 or auto (float16, or float32 if a value is out of its range).
+    set: parameters, {"hog.cells": 4} or "hog.cells=4". dtype: float16, float32 or auto (float32 if a value needs it).
     weights: {"EXTRACTOR": a file or a name of weights}, or "untrained" for random weights. weights_seed: their seed.
     device: of networks; several, as "cuda:0,cuda:1", have a worker process each.
     precision (fp32, bf16, fp16), channels_last, compile (off, on, graphs): of networks.
@@ -72,16 +69,15 @@ def extract(
     engine: "local" computes in this process, "ray" on a Ray cluster, whose nodes have the media under the same paths;
         this process keeps the features. address: HOST:PORT of its head, or "auto" for that of RAY_ADDRESS (default: a
         cluster of this machine). gpus: GPUs of each process, or a share of one (default: 1 with device "cuda").
-    retry_failed: try failed clips again. renew: extract clips again whose files were replaced.
-    shards: "i/n" for part i of n of the clips, from 0 on, see `merge`.
-    progress: True for a bar, or a callback (clips done, all).
+    retry_failed: try failed clips again. renew: extract clips again whose files were replaced. shards: "i/n" for part i
+        of n of the clips, from 0 on, see `merge`. progress: True for a bar, or a callback (clips done, all).
 
     Returns the stores, notes and time. Raises ConfigError for unknown names and parameters, WeightsError for missing
     weights, ManifestError for a manifest that cannot be read, StoreError for a store of other clips or another recipe.
 
     >>> featcache.extract("videos/videos.csv", ["hog", "i3d-rgb"], "stores")     # doctest: +SKIP
     """
-    for option, value in {"dtype": dtype, "precision": precision, "compile": compile, "engine": engine}.items():
+    for option, value in {"dtype": dtype, "precision": precision, "compile": compile}.items():
         one_of(option, value, CHOICES[option])
     check_engine(engine, device, address, gpus)
     clips, names, shard = manifest_of(manifest), several(extractors), Shard.parse(shards) if shards else None

@@ -73,7 +73,7 @@ def run_all(
     report: Report | None = None,
     hear: Hear | None = None,
     logs: bool = False,
-    pool: Pool = in_parallel,
+    pool: Pool | None = None,
 ) -> list[Outcome]:
     """Train all runs, first those that others start from (`init_from`); a run that fails does not stop the others.
 
@@ -115,10 +115,10 @@ def _wave(
     done: Callable[[Outcome], None],
     hear: Hear | None,
     logs: bool,
-    pool: Pool,
+    pool: Pool | None,
 ) -> None:
     """Train runs that do not depend on each other."""
-    workers, here = min(workers, len(configs)), pool is in_parallel
+    workers, here = min(workers, len(configs)), pool is None
     memory = free_memory() if here else None  # measured once, before the first run takes memory; elsewhere by each run
     divided = groups(configs, workers, device) if batch == "auto" else [(config,) for config in configs]
     jobs = deque((group, False) for group in divided)  # (runs, True to wait for the process that trains the run)
@@ -130,7 +130,7 @@ def _wave(
     try:
         with (
             meeting_place(workers if here else 1, len(set(map(reads, configs)))) as place,
-            closing(pool(partial(job, place=place), jobs, workers, hear)) as ended,
+            closing((pool or in_parallel)(partial(job, place=place), jobs, workers, hear)) as ended,
         ):
             for (group, _), (outcomes, found) in ended:
                 plans |= found

@@ -34,6 +34,7 @@ from heads.testing.problems import SIMPLE, small
 from pipelines.cli import main
 from pipelines.config import Feed, Optim, Preparation
 from pipelines.evaluation import predictions as of_runs
+from pipelines.extraction import engine
 from pipelines.extraction import extract as extraction
 from pipelines.extraction.extract import extract
 from pipelines.extraction.extractors import load_extractors, remade
@@ -402,9 +403,9 @@ def test_new_videos_get_the_features_of_the_recipe(filmed, tmp_path, monkeypatch
     of, stores, folder = filmed
     new = linked(of, tmp_path / "new")
     before, opened, held = sorted(tmp_path.rglob("*")), list[str](), list[int]()
-    windows_of = extraction.windows_of
+    windows_of = engine.windows_of
     monkeypatch.setattr(
-        extraction, "windows_of", lambda path, *rest: (opened.append(path.name), windows_of(path, *rest))[1]
+        engine, "windows_of", lambda path, *rest: (opened.append(path.name), windows_of(path, *rest))[1]
     )
     monkeypatch.setattr(features, "CHUNK", 3)
     extract_rows = features.extract_rows
@@ -518,8 +519,8 @@ def test_files_that_were_replaced_in_their_place_are_extracted_again(words, film
     shutil.copy(of.path(of.clips[6]), tmp_path / "same")  # another time, the same content
     os.replace(tmp_path / "same", new / "g.mp4")
     with pytest.MonkeyPatch.context() as patch:
-        windows_of = extraction.windows_of
-        patch.setattr(extraction, "windows_of", lambda path, *of: (opened.append(path.name), windows_of(path, *of))[1])
+        windows_of = engine.windows_of
+        patch.setattr(engine, "windows_of", lambda path, *of: (opened.append(path.name), windows_of(path, *of))[1])
         second = predict(folder, clips, **options).frame()
         assert opened == ["c.mp4"]
         pd.testing.assert_frame_equal(predict(folder, clips, **options).frame(), second)

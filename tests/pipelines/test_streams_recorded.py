@@ -94,11 +94,11 @@ def test_a_store_of_plain_sources_has_no_file_of_notes(clips, tmp_path):
 def test_notes_survive_in_the_journal(clips, tmp_path):
     """A row that is recorded again keeps only the note of its last record."""
     store = extracted(clips, tmp_path).stores["viewer"]
-    row = np.zeros(store.layout.row_bytes, np.uint8)
-    times = _block.times_bytes(np.zeros(2), np.zeros(2))
+    rows = np.zeros((1, store.layout.row_bytes), np.uint8)
+    times = _block.times_bytes([np.zeros(2)], [np.zeros(2)])
     block = _block.Block(store.path, 0, store.layout, _lease.lease(store.path / "journal" / "0.log"))
-    block.append(0, 1, times, row, b"a")
-    block.append(1, 1, times, row)
+    block.add_done([0], times, rows, [b"a"])
+    block.add_done([1], times, rows, [b""])
     block.sync()
     log = _block.read_log(store.path, 0, store.layout)
     assert log.notes == {0: b"a", 1: b"", 2: store.notes[2].encode(), 3: b""}
