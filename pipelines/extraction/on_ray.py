@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Self
 
-from featcache.cluster import node_name, room
+from featcache.cluster import node_name, room, room_for_one
 from featcache.errors import ConfigError, FeatcacheError
 from featcache.extractors import Extractor
 from featcache.store.reader import recipe_differences
@@ -97,8 +97,7 @@ class OnRay:
 
     def __enter__(self) -> Self:
         self._task_there = self._ray.put(self._task)
-        if not room(self._ray, self._gpus):
-            raise ConfigError(f"no node of the cluster has room: a worker takes 1 CPU and {self._gpus:g} GPUs")
+        room_for_one(self._ray, self._gpus)
         try:
             self._replace()
             self.wait(1)
@@ -127,7 +126,7 @@ class OnRay:
                 break
             yield from self._arrived()
         if self._replaced:
-            lost = f"{len(self._replaced)} workers were lost and replaced, and their clips were computed again"
+            lost = f"{len(self._replaced)} workers were lost and replaced; clips that they had were computed again"
             self.notes.append(f"{lost} ({self._replaced[-1]})")
             self._replaced.clear()
 
@@ -169,6 +168,7 @@ class OnRay:
             except self._ray.exceptions.RayError as error:
                 self._lost(actor, first_line(getattr(error, "cause", None) or error))
                 continue
+            self._alone = time.monotonic()
             if ref is actor.reporting:
                 self._reported(actor, *answer)
                 continue
@@ -191,6 +191,12 @@ class OnRay:
             yield [*parts]
             return
         yield [part for part in parts if part.row not in unread]
+        if here := found(self._task.manifest, [*unread.values()]):
+            self._again.extend(_Chunk((job,)) for job in chunk.jobs if job.row in unread)
+            if node not in self._faulty:
+                source = next(iter(here))
+                self._blame(node, f"cannot read {source!r}, which this machine reads; is the folder mounted there?")
+            return
         for job in chunk.jobs:
             if job.row in unread:
                 held = tuple(part for part in parts if part.row == job.row)

@@ -8,9 +8,12 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections import Counter, deque
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -26,13 +29,15 @@ from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaE
 from featcache.extractors import Runtime
 from featcache.parallel import tell
 from featcache.windows import Plan
+from pipelines.commands import train
 from pipelines.extraction import on_ray
 from pipelines.extraction.assembly import Part
 from pipelines.extraction.engine import Job
 from pipelines.extraction.extract import extract as fill
 from pipelines.extraction.extractors import load_extractors, order_of
-from pipelines.extraction.on_ray import CHUNK, FEWEST, IN_FLIGHT, LOST, MOST, OnRay
+from pipelines.extraction.on_ray import CHUNK, FEWEST, IN_FLIGHT, LOST, MOST, PATIENCE, OnRay
 from pipelines.extraction.worker import Computed, Report, Task, Worker, found, made_of
+from pipelines.training import engine as training
 from tests.conftest import ROOT
 from tests.helpers.folders import content
 from tests.helpers.processes import command, descendants, gone, stopped, wait_for
@@ -244,13 +249,39 @@ def test_a_node_at_fault_is_left_out_and_named_once(script, what, words):
     assert {node for node, name, _ in ray.log if name == "compute"} == {"one"}
 
 
-def test_a_file_that_one_node_cannot_find_later_is_its_fault(script):
-    script.lacks = {"two": {"33.mp4"}}  # beyond those that are looked for at first
-    with engine_of(StandIn(["one", "two"])) as engine:
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("nodes", ["12", "123", "213", "132"])
+def test_files_that_nodes_cannot_find_later_are_their_fault(here, nodes, script, monkeypatch):
+    """Those beyond the ones that are looked for at first; without the files here, another node is asked."""
+    lacking = {"2", "3"} if here else {"2"}
+    script.lacks = {node: {f"{k}.mp4" for k in range(8, 40)} for node in lacking}
+    if here:
+        monkeypatch.setattr(on_ray, "found", lambda manifest, sources: dict.fromkeys(sources, 1))
+    with engine_of(StandIn([*nodes]), len(nodes)) as engine:
         parts = computed(engine)
+        assert engine._faulty.keys() == lacking & {*nodes}
     assert all(part.reason is None for part in parts.values())
-    if engine.notes:  # if the other node did not get the clip at once
-        assert [note.count("33.mp4") for note in engine.notes] == [1]
+    assert sorted(note.split()[1] for note in engine.notes) == sorted(lacking & {*nodes})
+    for note in engine.notes:
+        assert re.search(r"cannot read '\d+\.mp4', which (this machine|node \d.*) reads", note)
+
+
+def test_only_a_long_wait_without_workers_is_given_up(script, monkeypatch):
+    """The time counts from the last answer of a worker."""
+    now = [0.0]
+    monkeypatch.setattr(on_ray, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with engine_of(StandIn(["one", "two"])) as engine:
+        parts = engine.parts(iter([Job(row, ("hog",)) for row in range(40)]))
+        next(parts)
+        now[0] = 5 * PATIENCE
+        next(parts)
+        for actor in engine._actors:
+            actor.node = ""
+        engine._look()
+        now[0] += PATIENCE + 1
+        with pytest.raises(FeatcacheError, match=r"no node .* had room for 600 s.*kept.*again"):
+            engine._look()
+        parts.close()
 
 
 @pytest.mark.parametrize("nodes", [["one"], ["one", "two"]])
@@ -383,6 +414,9 @@ def test_without_ray_its_option_names_the_extra(videos, tmp_path, monkeypatch):
         ({"gpus": 0.5}, "--gpus 0.5 .*--engine ray"),
         ({"engine": "ray", "device": "cuda:1"}, "--device cuda:1.*--device cuda"),
         ({"engine": "ray", "gpus": -1.0}, "--gpus is -1"),
+        ({"engine": "ray", "gpus": float("nan")}, "--gpus is nan"),
+        ({"engine": "ray", "gpus": 1e-5}, "--gpus is 1e-05.* 0.0001 or more"),
+        ({"engine": "ray", "address": ""}, "--address is empty"),
     ],
 )
 def test_options_that_do_not_fit_are_named(options, words, videos, tmp_path):
@@ -412,15 +446,58 @@ def test_local_work_imports_no_ray(videos, tmp_path):
     assert done.stdout == "[]\n"
 
 
-def test_ray_client_and_a_cluster_that_is_not_there_are_one_sentence():
+def closed_port():
+    """A port at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("ray://head:1", r"--address ray://head:1: .*HOST:PORT"),
+        ("head", r"--address head: .*HOST:PORT"),
+        ("head:99999", r"--address head:99999: .*HOST:PORT"),
+        ("nowhere.invalid:6379", r"--address nowhere.invalid:6379: nothing can be reached.*ray start"),
+        ("127.0.0.1:{}", r"--address 127.0.0.1:\d+: nothing can be reached.*refused.*ray start"),
+        ("auto", r"--address auto: RAY_ADDRESS is 127.0.0.1:\d+: nothing can be reached"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_one_sentence(address, words, monkeypatch):
     pytest.importorskip("ray")
-    with pytest.raises(ConfigError, match=r"--address ray://head:1.*HOST:PORT"), cluster.connected("ray://head:1", 1):
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port()}")
+    address, began = address.format(closed_port()), time.monotonic()
+    with pytest.raises(ConfigError, match=words), cluster.connected(address, 1):
         pass
+    assert time.monotonic() - began < 20  # on a busy machine; Ray itself waits for minutes
+
+
+def test_training_without_a_node_that_has_room_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "connected", lambda *_: nullcontext(StandIn(["one"])))
+    stores = write_all(tmp_path / "stores")
+    with pytest.raises(ConfigError, match="no node .* room.* 1 GPU"):
+        pipelines.train([run()], stores, tmp_path / "runs", engine="ray", gpus=1.0)
+
+
+def test_training_on_this_machine_measures_its_memory(tmp_path, monkeypatch):
+    """So that runs side by side do not take it all; other machines are measured by their runs."""
+    measured, free_memory = [], training.free_memory
+    monkeypatch.setattr(training, "free_memory", lambda: measured.append(free_memory()) or measured[-1])
+    pipelines.train([run()], write_all(tmp_path / "stores"), tmp_path / "runs", workers=1)
+    assert measured
+
+
+def test_a_cluster_of_this_machine_does_not_change_later_ones():
+    constants = pytest.importorskip("ray._private.ray_constants")
+    usual = constants.ENABLE_RAY_CLUSTER
+    with cluster._on_loopback():
+        assert constants.ENABLE_RAY_CLUSTER is False
+    assert usual == constants.ENABLE_RAY_CLUSTER
 
 
 @pytest.mark.parametrize(("address", "given"), [(None, "local"), ("auto", "auto"), ("head:6379", "head:6379")])
 def test_the_cluster_of_the_environment_is_used_only_when_it_is_asked_for(address, given, monkeypatch):
-    pytest.importorskip("ray")
+    monkeypatch.setattr(cluster, "_check_reachable", lambda address: None)
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
     seen = {}
     cluster._connect(SimpleNamespace(init=lambda **options: seen.update(options)), address, 3)
@@ -619,7 +696,7 @@ def test_a_cluster_for_one_command_is_private_and_ends_with_it(videos, tmp_path,
     cluster_of = descendants(process.pid)
     names = " ".join(Path(f"/proc/{each}/cmdline").read_bytes().decode() for each in cluster_of)
     assert "raylet" in names, process.communicate()
-    assert "dashboard/dashboard.py" not in names
+    assert "dashboard/dashboard.py" not in names or "--disable-frontend" in names
     assert {environment(each).get("RAY_USAGE_STATS_ENABLED") for each in cluster_of} == {"0"}
     assert listening_at([process.pid, *cluster_of]) <= LOOPBACK
     returncode, seconds, stderr = stopped(process, how)
@@ -658,17 +735,18 @@ def halved(job):
         os.kill(os.getpid(), signal.SIGKILL)
     if number == 5:
         raise ConfigError("5 is odd")
-    tell(f"half of {number}")
+    tell(f"half of {number}, {os.environ.get('FEATCACHE_NO_LOCKS')}")
     return number / 2
 
 
 @pytest.mark.slow
-def test_jobs_on_a_cluster_send_messages_and_errors_and_come_again_when_they_are_lost(tmp_path, nodes):
+def test_jobs_on_a_cluster_send_messages_and_errors_and_come_again_when_they_are_lost(tmp_path, nodes, monkeypatch):
     heard = []
+    monkeypatch.setenv("FEATCACHE_NO_LOCKS", "1")  # the nodes have no such variable
     with cluster.connected(nodes.address, 1) as ray:
         jobs = deque((tmp_path, number) for number in range(1, 5))
         done = dict(cluster.in_tasks(ray, 0.0, halved, jobs, 2, heard.append))
         assert {job[1]: half for job, half in done.items()} == {1: 0.5, 2: 1.0, 3: 1.5, 4: 2.0}
-        assert sorted(heard) == [f"half of {number}" for number in range(1, 5)]
+        assert sorted(heard) == [f"half of {number}, 1" for number in range(1, 5)]
         with pytest.raises(ConfigError, match="5 is odd"):
             list(cluster.in_tasks(ray, 0.0, halved, deque([(tmp_path, 5)]), 2))
