@@ -6,6 +6,7 @@ Nothing is reported to anybody: no usage statistics, no dashboard, and a cluster
 import logging
 import os
 import queue
+import signal
 import socket
 import threading
 from collections import deque
@@ -22,6 +23,7 @@ from featcache.wording import first_line
 J = TypeVar("J")
 R = TypeVar("R")
 LOST = 3  #: times that a job may be lost with its process before it is taken for the cause
+GRACE = 0.4  #: seconds in which the processes of a cluster of one command may end by themselves
 CONNECT_SECONDS = 5.0  #: to reach the head of a cluster
 SHARED = ("FEATCACHE_NO_LOCKS",)  #: variables of the environment that jobs on other nodes take from this process
 
@@ -78,10 +80,39 @@ def connected(address: str | None, cores: int) -> Iterator[Any]:
             if not ray.is_initialized():
                 if not address:
                     stack.enter_context(_on_loopback())
-                stack.callback(ray.shutdown)
+                stack.callback(_end, ray)
                 _connect(ray, address, cores)
         with _silent(ray):
             yield ray
+
+
+def _end(ray: Any) -> None:
+    """Disconnect from the cluster, and end one of this process with all its processes.
+
+    Ray kills a node that is still computing after a second, in which an interrupted command ends (`stopping.py`), and
+    the node's own helpers would outlive it for a minute.
+    """
+    import psutil  # which Ray brings along
+
+    helpers: dict[int, str] = {}  # process -> its name
+    with suppress(psutil.Error):
+        for raylet in getattr(ray._private.worker._global_node, "all_processes", {}).get("raylet", ()):
+            helpers |= {each.pid: each.name() for each in psutil.Process(raylet.process.pid).children(recursive=True)}
+
+    def kill() -> None:
+        for helper, name in helpers.items():  # psutil's own `kill` fails where the clock of the machine is adjusted
+            with suppress(psutil.Error, OSError):  # the usual case: it has ended
+                if psutil.Process(helper).name() == name:
+                    os.kill(helper, signal.SIGKILL)
+
+    late = threading.Timer(GRACE, kill)
+    late.daemon = True
+    late.start()
+    try:
+        ray.shutdown()
+    finally:
+        late.cancel()
+        kill()
 
 
 @contextmanager
@@ -107,12 +138,22 @@ def _connect(ray: Any, address: str | None, cores: int) -> None:
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        ray.init(**options)
+        with _own_signals():
+            ray.init(**options)
     except Exception as error:  # ConnectionError, RuntimeError, TimeoutError, ValueError, and Ray's own
         place = f"--address {address}: no Ray cluster can be used there" if address else "Ray cannot start here"
         raise ConfigError(f"{place} ({first_line(error)}); start one with `ray start --head`") from None
     finally:
         log.setLevel(level)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Take SIGTERM back from Ray, which would print the addresses of its functions."""
+    usual = signal.getsignal(signal.SIGTERM)
+    yield
+    if usual is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, usual)
 
 
 def _check_reachable(address: str) -> None:
