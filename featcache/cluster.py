@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import socket
+import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
@@ -23,7 +24,6 @@ from featcache.wording import first_line
 J = TypeVar("J")
 R = TypeVar("R")
 LOST = 3  #: times that a job may be lost with its process before it is taken for the cause
-GRACE = 0.4  #: seconds in which the processes of a cluster of one command may end by themselves
 CONNECT_SECONDS = 5.0  #: to reach the head of a cluster
 SHARED = ("FEATCACHE_NO_LOCKS",)  #: variables of the environment that jobs on other nodes take from this process
 
@@ -80,39 +80,35 @@ def connected(address: str | None, cores: int) -> Iterator[Any]:
             if not ray.is_initialized():
                 if not address:
                     stack.enter_context(_on_loopback())
-                stack.callback(_end, ray)
+                stack.callback(ray.shutdown)
                 _connect(ray, address, cores)
+                if not address:
+                    stack.enter_context(_reaped(ray))
         with _silent(ray):
             yield ray
 
 
-def _end(ray: Any) -> None:
-    """Disconnect from the cluster, and end one of this process with all its processes.
+@contextmanager
+def _reaped(ray: Any) -> Iterator[None]:
+    """End the helpers of this process's own node when this process ends, however it does.
 
-    Ray kills a node that is still computing after a second, in which an interrupted command ends (`stopping.py`), and
-    the node's own helpers would outlive it for a minute.
+    Ray kills the node then, but not the node's helpers, which would outlive it for a minute.
     """
     import psutil  # which Ray brings along
 
-    helpers: dict[int, str] = {}  # process -> its name
+    helpers: list[str] = []
     with suppress(psutil.Error):
         for raylet in getattr(ray._private.worker._global_node, "all_processes", {}).get("raylet", ()):
-            helpers |= {each.pid: each.name() for each in psutil.Process(raylet.process.pid).children(recursive=True)}
-
-    def kill() -> None:
-        for helper, name in helpers.items():  # psutil's own `kill` fails where the clock of the machine is adjusted
-            with suppress(psutil.Error, OSError):  # the usual case: it has ended
-                if psutil.Process(helper).name() == name:
-                    os.kill(helper, signal.SIGKILL)
-
-    late = threading.Timer(GRACE, kill)
-    late.daemon = True
-    late.start()
-    try:
-        ray.shutdown()
-    finally:
-        late.cancel()
-        kill()
+            children = psutil.Process(raylet.process.pid).children()
+            helpers += [str(each.pid) for each in children if each.name().endswith("Agent")]
+    words = ["sh", "-c", "read _; sleep 0.2; kill -9 $*", "sh", *helpers]  # `read` ends when this process does
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    with subprocess.Popen(words, stdin=subprocess.PIPE, **quiet) as reaper:
+        try:
+            yield
+        finally:
+            ray.shutdown()
+            reaper.kill()
 
 
 @contextmanager
