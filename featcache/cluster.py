@@ -6,10 +6,13 @@ Nothing is reported to anybody: no usage statistics, no dashboard, and a cluster
 import logging
 import os
 import queue
+import signal
+import socket
+import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 from featcache import plugins
@@ -21,6 +24,8 @@ from featcache.wording import first_line
 J = TypeVar("J")
 R = TypeVar("R")
 LOST = 3  #: times that a job may be lost with its process before it is taken for the cause
+CONNECT_SECONDS = 5.0  #: to reach the head of a cluster
+SHARED = ("FEATCACHE_NO_LOCKS",)  #: variables of the environment that jobs on other nodes take from this process
 
 #: of the processes that Ray starts
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -29,16 +34,19 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 ENGINES = ("local", "ray")
+LEAST = 1e-4  #: the smallest share of a GPU that Ray can reserve
 
 
 def check_engine(engine: str, device: str, address: str | None, gpus: float | None) -> None:
     """Raise ConfigError for an unknown engine, options of Ray without it, and a device that Ray chooses."""
     one_of("engine", engine, ENGINES)
+    if address == "":
+        raise ArgumentsError("--address is empty; write HOST:PORT of the head, or auto, or leave the option out")
     if engine == "ray":
         if device not in ("cpu", "cuda"):
             raise ArgumentsError(f"--device {device}: Ray chooses the GPUs of each worker; write --device cuda")
-        if gpus is not None and gpus < 0:
-            raise ArgumentsError(f"--gpus is {gpus:g}; give 0 or more")
+        if gpus is not None and not (gpus == 0 or LEAST <= gpus < float("inf")):
+            raise ArgumentsError(f"--gpus is {gpus:g}; give 0, or {LEAST:g} or more")
     elif address or gpus is not None:
         option = f"--address {address}" if address else f"--gpus {gpus:g}"
         raise ArgumentsError(f"{option} belongs to --engine ray; add it, or leave {option.split()[0]} out")
@@ -66,18 +74,41 @@ def connected(address: str | None, cores: int) -> Iterator[Any]:
     this machine only, with this number of cores, which ends with this process. A connection that the caller has made
     is used, and kept. ConfigError if there is no cluster, or if it has another version.
     """
-    usual = {} if address else LOOPBACK
-    with _environment(QUIET | usual):
-        ray = needed()
-        own = not ray.is_initialized()
-        if own:
-            _connect(ray, address, cores)
-    try:
+    with ExitStack() as stack:
+        with _environment(QUIET | ({} if address else LOOPBACK)):
+            ray = needed()
+            if not ray.is_initialized():
+                if not address:
+                    stack.enter_context(_on_loopback())
+                stack.callback(ray.shutdown)
+                _connect(ray, address, cores)
+                if not address:
+                    stack.enter_context(_reaped(ray))
         with _silent(ray):
             yield ray
-    finally:
-        if own:
+
+
+@contextmanager
+def _reaped(ray: Any) -> Iterator[None]:
+    """End the helpers of this process's own node when this process ends, however it does.
+
+    Ray kills the node then, but not the node's helpers, which would outlive it for a minute.
+    """
+    import psutil  # which Ray brings along
+
+    helpers: list[str] = []
+    with suppress(psutil.Error):
+        for raylet in getattr(ray._private.worker._global_node, "all_processes", {}).get("raylet", ()):
+            children = psutil.Process(raylet.process.pid).children()
+            helpers += [str(each.pid) for each in children if each.name().endswith("Agent")]
+    words = ["sh", "-c", "read _; sleep 0.2; kill -9 $*", "sh", *helpers]  # `read` ends when this process does
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    with subprocess.Popen(words, stdin=subprocess.PIPE, **quiet) as reaper:
+        try:
+            yield
+        finally:
             ray.shutdown()
+            reaper.kill()
 
 
 @contextmanager
@@ -94,24 +125,64 @@ def _silent(ray: Any) -> Iterator[None]:
 
 def _connect(ray: Any, address: str | None, cores: int) -> None:
     """Connect to a cluster, or make one; Ray's own messages are left out."""
-    if address and "://" in address:
-        raise ConfigError(f"--address {address}: Ray Client is not used; write HOST:PORT of the head, or auto")
+    if address:
+        _check_reachable(address)
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
-        from ray._private import ray_constants
-
-        ray_constants.ENABLE_RAY_CLUSTER = False  # as LOOPBACK does, if Ray has been imported before
         options |= {"num_cpus": cores, "include_dashboard": False}
     log = logging.getLogger("ray")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        ray.init(**options)
+        with _own_signals():
+            ray.init(**options)
     except Exception as error:  # ConnectionError, RuntimeError, TimeoutError, ValueError, and Ray's own
         place = f"--address {address}: no Ray cluster can be used there" if address else "Ray cannot start here"
         raise ConfigError(f"{place} ({first_line(error)}); start one with `ray start --head`") from None
     finally:
         log.setLevel(level)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Take SIGTERM back from Ray, which would print the addresses of its functions."""
+    usual = signal.getsignal(signal.SIGTERM)
+    yield
+    if usual is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, usual)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ConfigError unless something listens at the address of a head; Ray would look for it for minutes."""
+    option = f"--address {address}"
+    if address == "auto":
+        if "RAY_ADDRESS" not in os.environ:
+            return  # that of the cluster which was started on this machine
+        address = os.environ["RAY_ADDRESS"]
+        option += f": RAY_ADDRESS is {address}"
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and int(port) < 1 << 16) or "://" in address:
+        client = "Ray Client is not used; " if "://" in address else ""
+        raise ConfigError(f"{option}: {client}write HOST:PORT of the head, such as head:6379, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{option}: nothing can be reached there ({error.strerror or error}); start Ray with `ray start --head`, "
+            "or correct the address"
+        ) from None
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Keep the processes that Ray starts inside on loopback, as LOOPBACK does if Ray has not been imported before."""
+    from ray._private import ray_constants
+
+    usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = usual
 
 
 @contextmanager
@@ -144,6 +215,13 @@ def room(ray: Any, gpus: float = 0.0, without: Collection[str] = ()) -> int:
     return places
 
 
+def room_for_one(ray: Any, gpus: float) -> int:
+    """Return `room`; ConfigError if not one worker fits."""
+    if not (places := room(ray, gpus)):
+        raise ConfigError(f"no node of the cluster has room: a worker takes 1 CPU and {gpus:g} GPUs")
+    return places
+
+
 def in_tasks(
     ray: Any, gpus: float, function: Callable[[J], R], jobs: deque[J], workers: int, hear: Hear | None = None
 ) -> Generator[tuple[J, R], None, None]:
@@ -159,7 +237,8 @@ def in_tasks(
         while jobs or again or flying:
             while (jobs or again) and len(flying) < workers:
                 job, lost = again.popleft() if again else (jobs.popleft(), 0)
-                flying[task.remote(packed((function, job)), os.getcwd(), plugins.described())] = job, lost
+                settings = {name: os.environ[name] for name in SHARED if name in os.environ}
+                flying[task.remote(packed((function, job)), os.getcwd(), settings, plugins.described())] = job, lost
             for stream in ray.wait([*flying], num_returns=1)[0]:
                 job, lost = flying[stream]
                 try:
@@ -185,10 +264,11 @@ def in_tasks(
                 ray.cancel(stream, force=True)
 
 
-def _messages(job: bytes, folder: str, plugged: str | None) -> Iterator[tuple[str, Any]]:
+def _messages(job: bytes, folder: str, settings: Mapping[str, str], plugged: str | None) -> Iterator[tuple[str, Any]]:
     """Do a job in this process; yield ("message", content) for each message that it sends, then ("answer", bytes)."""
     with suppress(OSError):  # absolute paths do not need it
         os.chdir(folder)
+    os.environ |= settings
     plugins.take(plugged)
     sent: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 

@@ -470,7 +470,7 @@ def flock(file: IO[Any], kind: int) -> None:
         if error.errno not in LOCKLESS:
             error.filename = error.filename or file.name
             raise
-        if os.environ.get(NO_LOCKS, "0") in ("", "0"):
+        if os.environ.get(NO_LOCKS) != "1":
             raise FeatcacheError(
                 f"cannot lock {file.name}: {error.strerror}. Its file system has no locks, which keep two processes "
                 "from writing the same files; use a folder on a local disk, mount the file system with locks (flock), "

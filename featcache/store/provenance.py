@@ -12,7 +12,9 @@ its features. A line that is cut off names no file that exists, at worst of anot
 nothing is joined to such a line.
 """
 
+import os
 import re
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -54,13 +56,20 @@ class Record:
     def __init__(self, store: Path) -> None:
         store = store.resolve()
         self.path = store.with_name(f".{store.name}.files")
+        self._file = -1  # its descriptor, once there is something to append
 
     def append(self, *lines: str) -> None:
         """Append lines without their newline."""
         if not lines:
             return
-        with disk_errors(self.path), regular(self.path, StoreError).open("ab") as file:
-            file.write("".join(f"\n{line}" for line in lines).encode())
+        text = "".join(f"\n{line}" for line in lines).encode()
+        with disk_errors(self.path):
+            if self._file < 0:
+                path = regular(self.path, StoreError)
+                self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+                weakref.finalize(self, os.close, self._file)
+            while text := text[os.write(self._file, text) :]:
+                pass  # a disk that is nearly full takes a part of it
 
     def files(self) -> dict[int, str]:
         """Return row -> "SIZE TIME DIGEST" of its file, "" if that is not known; rows without a line are left out."""
@@ -106,6 +115,7 @@ class RecordingWriter:
         self.writer, self.manifest, self.files = writer, manifest, files
         self.record = Record(writer.path)
         self.dtype, self.refusal = writer.dtype, writer.refusal
+        self._path_of = cache(manifest.root.joinpath)  # of a source, which many clips may share
 
     @property
     def pending(self) -> list[int]:
@@ -158,7 +168,7 @@ class RecordingWriter:
         self.record.append(*(f"{row} {state}" for row, state in described.items() if state))
 
     def _path(self, row: int) -> Path:
-        return self.manifest.path(self.manifest.clips[row])
+        return self._path_of(self.manifest.clips[row].source)
 
 
 def replaced(path: Path, manifest: Manifest, files: Files, *, settle: bool = False) -> dict[int, bool]:

@@ -75,7 +75,6 @@ REASONS = 10  #: number of reasons for clips without features that `extract` pri
 @click.option("--renew", is_flag=True, help="Extract clips again whose files were replaced since, or may have been.")
 @click.option(
     "--shards",
-    default="",
     metavar="I/N",
     help="Extract only part I of N of the clips, counted from 0, for `featcache merge`; each job has its own part.",
 )

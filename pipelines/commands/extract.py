@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from featcache.arguments import Pairs, PathLike, manifest_of, numeric, one_of, several, some, worker_count
-from featcache.cluster import check_engine, connected, gpus_of, room
+from featcache.cluster import check_engine, connected, gpus_of, room_for_one
 from featcache.errors import StoreError
 from featcache.extractors import Extractor, Runtime, store_of
 from featcache.machine import cores
@@ -55,7 +55,7 @@ def extract(
     gpus: float | None = None,
     retry_failed: bool = False,
     renew: bool = False,
-    shards: str = "",
+    shards: str | None = None,
     progress: Progress | bool = False,
 ) -> Extraction:
     """Run frozen extractors on the clips of a manifest; each fills one store, STORES/MANIFEST/EXTRACTOR.zarr.
@@ -85,7 +85,7 @@ def extract(
     for option, value in {"dtype": dtype, "precision": precision, "compile": compile}.items():
         one_of(option, value, CHOICES[option])
     check_engine(engine, device, address, gpus)
-    clips, names, shard = manifest_of(manifest), several(extractors), Shard.parse(shards) if shards else None
+    clips, names, shard = manifest_of(manifest), several(extractors), None if shards is None else Shard.parse(shards)
     some("extractors", names)
     numeric("weights_seed", weights_seed)
     plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
@@ -151,7 +151,8 @@ def _loaded(
     share = gpus_of(gpus, runtime.device)
     here = replace(order, runtime=replace(runtime, device="cpu", compile="off")).load()  # only their recipes are used
     with connected(address, max(count, cores())) as ray:
-        actors = count if workers else max(1, room(ray, share))
+        most = room_for_one(ray, share)
+        actors = count if workers else most
         with OnRay(ray, Task.here(order, clips, plan), here, workers=actors, gpus=share) as on_ray:
             yield here, lambda *_: on_ray, on_ray.facts
 

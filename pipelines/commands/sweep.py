@@ -199,7 +199,7 @@ class _Work:
     say: Say
     bars: Opens
     tracking: Tracking
-    pool: Pool
+    pool: Pool | None
 
     def train(self, job: Job) -> list[Outcome]:
         """Train the runs of a job."""

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from featcache.arguments import PathLike, one_of, several, worker_count
-from featcache.cluster import check_engine, connected, gpus_of, in_tasks, room
+from featcache.cluster import check_engine, connected, gpus_of, in_tasks, room_for_one
 from featcache.errors import ArgumentsError
 from featcache.machine import cores
-from featcache.parallel import in_parallel
 from featcache.progress import Progress, reporting, silent
 from pipelines.commands.jobs import Chosen, Job, Seeds, job, once
 from pipelines.data.ahead import check_ahead, check_writable
@@ -93,15 +92,16 @@ def train(
 @contextmanager
 def places(
     engine: str, address: str | None, gpus: float | None, device: str, workers: int | None
-) -> Iterator[tuple[Pool, int]]:
-    """Yield the function that trains runs side by side, on this machine or on a cluster, and how many of them."""
+) -> Iterator[tuple[Pool | None, int]]:
+    """Yield the function that trains runs side by side on a cluster, None for this machine, and how many of them."""
     count = worker_count(workers)
     if engine == "local":
-        yield in_parallel, count
+        yield None, count
         return
     share = gpus_of(gpus, device)
     with connected(address, max(count, cores())) as ray:
-        yield partial(in_tasks, ray, share), count if workers else max(1, room(ray, share))
+        most = room_for_one(ray, share)
+        yield partial(in_tasks, ray, share), count if workers else most
 
 
 def trained(
@@ -113,7 +113,7 @@ def trained(
     note: Say | None = None,
     progress: Progress = silent,
     tracking: Tracking | None = None,
-    pool: Pool = in_parallel,
+    pool: Pool | None = None,
 ) -> list[Outcome]:
     """Train the runs of a job, and note what is remarkable about them, each kind once."""
     noted, course = set[str](), Course(made.experiment.runs)

@@ -95,8 +95,13 @@ def _whole(home: Path, there: Path, name: str, manifest: Manifest) -> _Whole:
     opened = {shard: FeatureStore.open(path) for shard, path in found.items()}
     _check_clips(name, opened)
     for shard, store in opened.items():
-        store.check_rows(shard.clips(manifest))
+        store.check_rows(shard.clips(manifest), extensible=True)
         check_sources(store.path.parent, manifest)
+    if behind := [str(shard) for shard, store in opened.items() if len(store) < len(shard.clips(manifest).clips)]:
+        raise StoreError(
+            f"{name}: {_parts(behind)} without clips that were appended to manifest {manifest.name!r}; "
+            f"{AGAIN.format(first(behind))}"
+        )
     _check_finished(name, opened)
     _check_recipes(name, opened)
     for store in opened.values():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Self
 
-from featcache.cluster import node_name, room
+from featcache.cluster import node_name, room, room_for_one
 from featcache.errors import ConfigError, FeatcacheError
 from featcache.extractors import Extractor
 from featcache.store.reader import recipe_differences
@@ -21,7 +21,9 @@ from pipelines.extraction.assembly import Part
 from pipelines.extraction.engine import Job
 from pipelines.extraction.worker import Report, Task, Worker, found, made_of
 
-CHUNK = 8  #: clips that an actor gets at a time
+CHUNK = 8  #: clips that an actor gets at a time at first
+FEWEST, MOST = 4, 32  #: clips that it gets later on: as many as take CHUNK_SECONDS
+CHUNK_SECONDS = 1.0
 IN_FLIGHT = 2  #: chunks that an actor has: it computes one while it decodes the next
 PROBED = 8  #: sources that each node looks for before its first clip
 LOST = 5  #: times that a chunk may be lost with its actor before it is taken for the cause
@@ -52,7 +54,7 @@ class _Chunk:
     lost: int = 0  #: actors that were lost with it
     avoid: str = ""  #: node that could not read its sources
     held: tuple[Part, ...] = ()  #: parts of that node, for the case that no other node can read them either
-    since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.monotonic)  #: time when it was made
 
 
 @dataclass(eq=False)
@@ -88,14 +90,14 @@ class OnRay:
         self._names: dict[str, str] = {}  # node -> its name
         self._actors: list[_Actor] = []
         self._again: deque[_Chunk] = deque()
+        self._size = CHUNK
         self._failures = 0  # actors that were lost since the last chunk came home
         self._replaced: list[str] = []  # the reasons of all that were lost
         self._alone = time.monotonic()  # time since which no actor can compute
 
     def __enter__(self) -> Self:
         self._task_there = self._ray.put(self._task)
-        if not room(self._ray, self._gpus):
-            raise ConfigError(f"no node of the cluster has room: a worker takes 1 CPU and {self._gpus:g} GPUs")
+        room_for_one(self._ray, self._gpus)
         try:
             self._replace()
             self.wait(1)
@@ -124,7 +126,7 @@ class OnRay:
                 break
             yield from self._arrived()
         if self._replaced:
-            lost = f"{len(self._replaced)} workers were lost and replaced, and their clips were computed again"
+            lost = f"{len(self._replaced)} workers were lost and replaced; clips that they had were computed again"
             self.notes.append(f"{lost} ({self._replaced[-1]})")
             self._replaced.clear()
 
@@ -143,8 +145,14 @@ class OnRay:
             if chunk.avoid != node:
                 self._again.remove(chunk)
                 return chunk
-        new = tuple(islice(jobs, CHUNK))
+        new = tuple(islice(jobs, self._size))
         return _Chunk(new) if new else None
+
+    def _measure(self, chunk: _Chunk) -> None:
+        """Choose the size of the next chunks: many clips if they are fast, few clips to compute again if not."""
+        if not (chunk.lost or chunk.avoid):
+            size = len(chunk.jobs) * CHUNK_SECONDS / max(time.monotonic() - chunk.since, 1e-3)
+            self._size = max(FEWEST, min(int(size), MOST, 2 * self._size))
 
     def _arrived(self) -> Iterator[list[Part]]:
         """Wait for reports and parts, and yield the parts; replace actors that were lost meanwhile."""
@@ -160,11 +168,13 @@ class OnRay:
             except self._ray.exceptions.RayError as error:
                 self._lost(actor, first_line(getattr(error, "cause", None) or error))
                 continue
+            self._alone = time.monotonic()
             if ref is actor.reporting:
                 self._reported(actor, *answer)
                 continue
             chunk = actor.chunks.pop(ref)
             self._failures = 0
+            self._measure(chunk)
             self.busy += answer.busy / self._workers
             yield from self._home(actor.node, chunk, answer.parts, answer.unread)
         self._replace()
@@ -181,6 +191,12 @@ class OnRay:
             yield [*parts]
             return
         yield [part for part in parts if part.row not in unread]
+        if here := found(self._task.manifest, [*unread.values()]):
+            self._again.extend(_Chunk((job,)) for job in chunk.jobs if job.row in unread)
+            if node not in self._faulty:
+                source = next(iter(here))
+                self._blame(node, f"cannot read {source!r}, which this machine reads; is the folder mounted there?")
+            return
         for job in chunk.jobs:
             if job.row in unread:
                 held = tuple(part for part in parts if part.row == job.row)

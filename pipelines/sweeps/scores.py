@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import ConfigError, FeatcacheError
-from featcache.parallel import in_parallel
 from pipelines import tasks
 from pipelines.config import RunConfig
 from pipelines.evaluation.evaluate import evaluate, validator_scores
@@ -41,7 +40,7 @@ def scorer(
     report: Report | None = None,
     hear: Hear | None = None,
     logs: bool = False,
-    pool: Pool = in_parallel,
+    pool: Pool | None = None,
 ) -> Score:
     """Return a function that trains runs and scores those that a row shows.
 

@@ -59,6 +59,12 @@ def children(pid):
     ]
 
 
+def descendants(pid):
+    """All processes that a process has started, with those that these have started."""
+    started = [child for child, _ in _started_by(pid)]
+    return [process for child in started for process in (child, *descendants(child))]
+
+
 def _started_by(pid):
     """Process -> its arguments, of all that a process has started."""
     found = []

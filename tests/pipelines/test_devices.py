@@ -9,6 +9,7 @@ import pytest
 import featcache
 from featcache import Clip, Manifest
 from featcache.errors import FeatcacheError
+from tests.helpers.folders import content
 from tests.helpers.processes import children
 
 EXTRACTOR = """
@@ -61,8 +62,7 @@ def files(tmp_path, monkeypatch):
 def extract(files, device, stores, **options):
     settings = {"where.folder": str(files.root / "used")}
     outcome = featcache.extract(files, "where", files.root / stores, device=device, set=settings, workers=2, **options)
-    folder = files.root / stores
-    return outcome, {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return outcome, content(files.root / stores)
 
 
 def test_each_device_has_a_process_and_the_stores_are_those_of_one(files):

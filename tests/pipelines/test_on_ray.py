@@ -4,15 +4,19 @@ The first tests drive the engine with a stand-in for Ray, whose nodes do as they
 clusters of several nodes on this machine.
 """
 
-import filecmp
 import os
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
-from collections import deque
+import time
+from collections import Counter, deque
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,21 +24,26 @@ import pytest
 
 import featcache
 import pipelines
-from featcache import Clip, FeatureStore, Manifest, cluster
+from featcache import Clip, FeatureStore, Manifest, checking, cluster
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaError
 from featcache.extractors import Runtime
 from featcache.parallel import tell
 from featcache.store import StoreWriter
 from featcache.windows import Plan
+from pipelines.commands import train
+from pipelines.extraction import on_ray
 from pipelines.extraction.assembly import Part
 from pipelines.extraction.engine import Job
 from pipelines.extraction.extract import extract as fill
 from pipelines.extraction.extractors import load_extractors, order_of
-from pipelines.extraction.on_ray import CHUNK, IN_FLIGHT, LOST, OnRay
+from pipelines.extraction.on_ray import CHUNK, FEWEST, IN_FLIGHT, LOST, MOST, PATIENCE, OnRay
 from pipelines.extraction.worker import Computed, Report, Task, Worker, found, made_of
+from pipelines.training import engine as training
 from tests.conftest import ROOT
-from tests.helpers.processes import command, wait_for
+from tests.helpers.folders import content
+from tests.helpers.processes import command, descendants, gone, stopped, wait_for
 from tests.helpers.stores import run, write_all
+from tests.pipelines.test_devices import EXTRACTOR
 
 PLAN = Plan("segments", 2)
 
@@ -166,9 +175,23 @@ def test_every_clip_comes_home_once_from_both_nodes(script):
     assert {row: float(part.features[0, 0]) for row, part in parts.items()} == {row: row for row in range(40)}
     chunks = [(node, len(jobs)) for node, name, (jobs, *_) in ray.log if name == "compute"]
     assert {node for node, _ in chunks} == {"one", "two"}
-    assert max(size for _, size in chunks) == CHUNK
+    assert CHUNK <= max(size for _, size in chunks) <= MOST
     assert engine.notes == []
     assert len(ray.killed) == 2  # at the end
+
+
+@pytest.mark.parametrize(("seconds", "size"), [(1e-9, FEWEST), (1e9, MOST)])
+def test_chunks_have_fewer_clips_of_slow_extractors(script, monkeypatch, seconds, size):
+    """The first chunks of two nodes have CHUNK clips, as the speed is not known yet, and the size doubles at most."""
+    monkeypatch.setattr(on_ray, "CHUNK_SECONDS", seconds)
+    ray = StandIn(["one", "two"])
+    with engine_of(ray) as engine:
+        computed(engine, range(40))
+        computed(engine, range(40))
+    sizes = [len(words[0]) for _, name, words in ray.log if name == "compute"]
+    assert set(sizes[: 2 * IN_FLIGHT]) == {CHUNK}
+    assert size in sizes
+    assert all(FEWEST <= each <= MOST for each in sizes)
 
 
 def test_jobs_are_taken_only_for_chunks_in_flight(script):
@@ -227,13 +250,39 @@ def test_a_node_at_fault_is_left_out_and_named_once(script, what, words):
     assert {node for node, name, _ in ray.log if name == "compute"} == {"one"}
 
 
-def test_a_file_that_one_node_cannot_find_later_is_its_fault(script):
-    script.lacks = {"two": {"33.mp4"}}  # beyond those that are looked for at first
-    with engine_of(StandIn(["one", "two"])) as engine:
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("nodes", ["12", "123", "213", "132"])
+def test_files_that_nodes_cannot_find_later_are_their_fault(here, nodes, script, monkeypatch):
+    """Those beyond the ones that are looked for at first; without the files here, another node is asked."""
+    lacking = {"2", "3"} if here else {"2"}
+    script.lacks = {node: {f"{k}.mp4" for k in range(8, 40)} for node in lacking}
+    if here:
+        monkeypatch.setattr(on_ray, "found", lambda manifest, sources: dict.fromkeys(sources, 1))
+    with engine_of(StandIn([*nodes]), len(nodes)) as engine:
         parts = computed(engine)
+        assert engine._faulty.keys() == lacking & {*nodes}
     assert all(part.reason is None for part in parts.values())
-    if engine.notes:  # if the other node did not get the clip at once
-        assert [note.count("33.mp4") for note in engine.notes] == [1]
+    assert sorted(note.split()[1] for note in engine.notes) == sorted(lacking & {*nodes})
+    for note in engine.notes:
+        assert re.search(r"cannot read '\d+\.mp4', which (this machine|node \d.*) reads", note)
+
+
+def test_only_a_long_wait_without_workers_is_given_up(script, monkeypatch):
+    """The time counts from the last answer of a worker."""
+    now = [0.0]
+    monkeypatch.setattr(on_ray, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with engine_of(StandIn(["one", "two"])) as engine:
+        parts = engine.parts(iter([Job(row, ("hog",)) for row in range(40)]))
+        next(parts)
+        now[0] = 5 * PATIENCE
+        next(parts)
+        for actor in engine._actors:
+            actor.node = ""
+        engine._look()
+        now[0] += PATIENCE + 1
+        with pytest.raises(FeatcacheError, match=r"no node .* had room for 600 s.*kept.*again"):
+            engine._look()
+        parts.close()
 
 
 @pytest.mark.parametrize("nodes", [["one"], ["one", "two"]])
@@ -313,6 +362,46 @@ def test_parts_that_come_together_are_kept_as_one_by_one(tmp_path, monkeypatch):
     assert same(tmp_path / "1", tmp_path / "8")
 
 
+class Here(Worker):
+    """A real worker, in this process, on a node of the stand-in."""
+
+    def __init__(self, task, node):
+        super().__init__(task)
+        self.node = node
+
+    def placed(self, sources, gpus):
+        return self.node, self.report(sources, 1)
+
+
+def test_files_that_were_replaced_are_computed_again(tmp_path, monkeypatch):
+    """Only these; the store and the record of its files are those of one process."""
+    monkeypatch.setattr(OnRay, "worker", Here)
+    for k in range(20):
+        np.save(tmp_path / f"{k}.npy", np.arange(k, k + 3.0))
+    manifest = Manifest("m", tuple(Clip(str(k), "d", "train", f"{k}.npy") for k in range(20)), tmp_path)
+    vector = load_extractors(["vector"], manifest=manifest)
+    task, ray = Task(order_of(["vector"], (), (), Runtime(), manifest), manifest, PLAN, ".", None), StandIn(["a", "b"])
+
+    def extract(stores, **options):
+        return fill(manifest, vector, tmp_path / stores, plan=PLAN, **options)
+
+    with OnRay(ray, task, vector, workers=2) as engine:
+        extract("ray", engines=lambda *_: engine)
+        for k in (3, 14):
+            np.save(tmp_path / f"{k}.npy", np.full(3, 7.0))
+        ray.log.clear()
+        (note,) = extract("ray", engines=lambda *_: engine).notes
+        assert re.search(r"2 clips .*'3', '14'.*--renew", note)
+        assert ray.log == []
+        assert checking.problems(tmp_path / "ray" / "m" / "vector.zarr")
+        assert extract("ray", engines=lambda *_: engine, renew=True).notes == []
+        assert [job.row for _, _, (jobs,) in ray.log for job in jobs] == [3, 14]
+        assert extract("ray", engines=lambda *_: engine).notes == []
+    assert checking.problems(tmp_path / "ray" / "m" / "vector.zarr") == []
+    extract("local")
+    assert same(tmp_path / "ray", tmp_path / "local")
+
+
 # ------------------------------------------------------------------------------------------------------------- options
 
 
@@ -329,6 +418,9 @@ def test_without_ray_its_option_names_the_extra(videos, tmp_path, monkeypatch):
         ({"gpus": 0.5}, "--gpus 0.5 .*--engine ray"),
         ({"engine": "ray", "device": "cuda:1"}, "--device cuda:1.*--device cuda"),
         ({"engine": "ray", "gpus": -1.0}, "--gpus is -1"),
+        ({"engine": "ray", "gpus": float("nan")}, "--gpus is nan"),
+        ({"engine": "ray", "gpus": 1e-5}, "--gpus is 1e-05.* 0.0001 or more"),
+        ({"engine": "ray", "address": ""}, "--address is empty"),
     ],
 )
 def test_options_that_do_not_fit_are_named(options, words, videos, tmp_path):
@@ -348,7 +440,9 @@ def test_an_engine_that_is_unknown_lists_the_others(videos, tmp_path):
 def test_local_work_imports_no_ray(videos, tmp_path):
     code = (
         "import sys, featcache; featcache.extract(*sys.argv[1:3], sys.argv[3], windows='segments:1');"
-        "import pipelines.commands.train, pipelines.commands.sweep;"
+        "import pipelines; from pathlib import Path; from tests.helpers.stores import run, write_all;"
+        "import pipelines.commands.sweep; top = Path(sys.argv[3]);"
+        "pipelines.train([run()], write_all(top / 'toy'), top / 'runs');"
         "print([name for name in ('ray', 'obstore', 'huggingface_hub') if name in sys.modules])"
     )
     words = [sys.executable, "-c", code, videos / "kitchens.csv", "logmel", tmp_path]
@@ -356,19 +450,71 @@ def test_local_work_imports_no_ray(videos, tmp_path):
     assert done.stdout == "[]\n"
 
 
-def test_ray_client_and_a_cluster_that_is_not_there_are_one_sentence():
+def closed_port():
+    """A port at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("ray://head:1", r"--address ray://head:1: .*HOST:PORT"),
+        ("head", r"--address head: .*HOST:PORT"),
+        ("head:99999", r"--address head:99999: .*HOST:PORT"),
+        ("nowhere.invalid:6379", r"--address nowhere.invalid:6379: nothing can be reached.*ray start"),
+        ("127.0.0.1:{}", r"--address 127.0.0.1:\d+: nothing can be reached.*refused.*ray start"),
+        ("auto", r"--address auto: RAY_ADDRESS is 127.0.0.1:\d+: nothing can be reached"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_one_sentence(address, words, monkeypatch):
     pytest.importorskip("ray")
-    with pytest.raises(ConfigError, match=r"--address ray://head:1.*HOST:PORT"), cluster.connected("ray://head:1", 1):
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port()}")
+    address, began = address.format(closed_port()), time.monotonic()
+    with pytest.raises(ConfigError, match=words), cluster.connected(address, 1):
         pass
+    assert time.monotonic() - began < 20  # on a busy machine; Ray itself waits for minutes
+
+
+def test_training_without_a_node_that_has_room_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "connected", lambda *_: nullcontext(StandIn(["one"])))
+    stores = write_all(tmp_path / "stores")
+    with pytest.raises(ConfigError, match="no node .* room.* 1 GPU"):
+        pipelines.train([run()], stores, tmp_path / "runs", engine="ray", gpus=1.0)
+
+
+def test_training_on_this_machine_measures_its_memory(tmp_path, monkeypatch):
+    """So that runs side by side do not take it all; other machines are measured by their runs."""
+    measured, free_memory = [], training.free_memory
+    monkeypatch.setattr(training, "free_memory", lambda: measured.append(free_memory()) or measured[-1])
+    pipelines.train([run()], write_all(tmp_path / "stores"), tmp_path / "runs", workers=1)
+    assert measured
+
+
+def test_a_cluster_of_this_machine_does_not_change_later_ones():
+    constants = pytest.importorskip("ray._private.ray_constants")
+    usual = constants.ENABLE_RAY_CLUSTER
+    with cluster._on_loopback():
+        assert constants.ENABLE_RAY_CLUSTER is False
+    assert usual == constants.ENABLE_RAY_CLUSTER
+
+
+@pytest.mark.parametrize(("address", "given"), [(None, "local"), ("auto", "auto"), ("head:6379", "head:6379")])
+def test_the_cluster_of_the_environment_is_used_only_when_it_is_asked_for(address, given, monkeypatch):
+    monkeypatch.setattr(cluster, "_check_reachable", lambda address: None)
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    seen = {}
+    cluster._connect(SimpleNamespace(init=lambda **options: seen.update(options)), address, 3)
+    assert seen["address"] == given
+    assert (seen.get("num_cpus"), seen.get("include_dashboard")) == ((None, None) if address else (3, False))
 
 
 # -------------------------------------------------------------------------------------------------------- real clusters
 
 
 def same(one, other):
-    """True if two folders have the same files with the same bytes."""
-    files = [{path.relative_to(top) for path in top.rglob("*") if path.is_file()} for top in (one, other)]
-    return files[0] == files[1] and filecmp.cmpfiles(one, other, files[0], shallow=False)[1:] == ([], [])
+    """True if two folders of stores have the same files with the same bytes."""
+    return content(one) == content(other)
 
 
 def many(videos, times):
@@ -412,16 +558,16 @@ def test_two_nodes_make_the_bytes_of_one_process(videos, tmp_path, nodes, engine
 
 
 def sent(monkeypatch):
-    """The rows of all chunks that are given to actors, as they are given."""
-    rows, following = [], OnRay._next
+    """The rows of each chunk that is given to an actor, as they are given."""
+    chunks, following = [], OnRay._next
 
     def spied(self, node, jobs):
-        chunk = following(self, node, jobs)
-        rows.extend(job.row for job in (chunk.jobs if chunk else ()))
+        if chunk := following(self, node, jobs):
+            chunks.append([job.row for job in chunk.jobs])
         return chunk
 
     monkeypatch.setattr(OnRay, "_next", spied)
-    return rows
+    return chunks
 
 
 def process_of(ray, actor):
@@ -432,12 +578,12 @@ def process_of(ray, actor):
 @pytest.mark.slow
 def test_workers_killed_at_random_moments_leave_the_bytes_of_one_process(videos, tmp_path, nodes, engines, monkeypatch):
     """Five kills, and a node that goes for good and another that comes, in six extractions."""
-    manifest, rows, draw = many(videos, 12), sent(monkeypatch), random.Random(21)
+    manifest, chunks, draw, repeated = many(videos, 16), sent(monkeypatch), random.Random(21), 0
     options = {"windows": "segments:2", "engine": "ray", "address": nodes.address}
     featcache.extract(manifest, ["hog", "logmel"], tmp_path / "local", windows="segments:2")
     for number in range(6):
-        rows.clear()
-        moment = draw.randrange(1, len(manifest) - 2)
+        chunks.clear()
+        moment = draw.randrange(1, len(manifest) // 2)  # most workers have chunks then
 
         def hurt(done, total, number=number, moment=moment):
             if done != moment:
@@ -451,9 +597,15 @@ def test_workers_killed_at_random_moments_leave_the_bytes_of_one_process(videos,
 
         made = featcache.extract(manifest, ["hog", "logmel"], tmp_path / str(number), progress=hurt, **options)
         assert same(tmp_path / "local", tmp_path / str(number)), (number, moment)
-        assert len(rows) - len(manifest) <= IN_FLIGHT * CHUNK, (number, moment)
-        if len(rows) > len(manifest):
+        counts = Counter(map(tuple, chunks))
+        twice = [chunk for chunk, times in counts.items() if times > 1]
+        assert len(twice) <= IN_FLIGHT, (number, moment)
+        assert max(counts.values()) <= 2, (number, moment)
+        assert sum(map(len, counts)) == len(manifest)
+        if twice:
             assert any("lost and replaced" in note for note in made.notes)
+        repeated += len(twice)
+    assert repeated
 
 
 @pytest.mark.slow
@@ -489,6 +641,84 @@ def test_a_command_that_was_killed_resumes_and_a_node_of_other_versions_is_left_
 
 
 @pytest.mark.slow
+def test_extractors_of_plug_ins_compute_on_the_nodes(tmp_path, nodes, monkeypatch):
+    (tmp_path / "plugins" / "extractors").mkdir(parents=True)
+    (tmp_path / "plugins" / "extractors" / "where.py").write_text(EXTRACTOR)
+    (tmp_path / "used").mkdir()
+    monkeypatch.setenv("FEATCACHE_PLUGINS", str(tmp_path / "plugins"))  # which the nodes do not have
+    for k in range(30):
+        np.save(tmp_path / f"{k}.npy", np.arange(k, k + 3.0))
+    manifest = Manifest("m", tuple(Clip(str(k), "d", "train", f"{k}.npy") for k in range(30)), tmp_path)
+    options = {"set": {"where.folder": str(tmp_path / "used")}}
+    featcache.extract(manifest, "where", tmp_path / "ray", engine="ray", address=nodes.address, **options)
+    used = {path.name.split()[-1] for path in (tmp_path / "used").iterdir()}
+    assert used
+    assert str(os.getpid()) not in used
+    featcache.extract(manifest, "where", tmp_path / "local", **options)
+    assert same(tmp_path / "local", tmp_path / "ray")
+
+
+def listening_at(processes):
+    """The addresses at which processes listen, in hexadecimal digits."""
+    sockets = set()
+    for process in processes:
+        for entry in Path(f"/proc/{process}/fd").glob("*"):
+            try:
+                sockets |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(entry)))
+            except OSError:  # it has just been closed
+                continue
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and inode in sockets:
+                found.add(local.partition(":")[0])
+    return found
+
+
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+
+
+def content_of(process, name):
+    """The text that the system has of a process: "cmdline", "environ"; "" if it has ended."""
+    try:
+        return Path(f"/proc/{process}/{name}").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "code"), [("SIGINT to all", 130), ("SIGTERM", 143), ("SIGKILL", -9)])
+def test_a_cluster_for_one_command_is_private_and_ends_with_it(videos, tmp_path, how, code):
+    """Its processes listen on loopback only and report nothing; none is left, whatever ends the command."""
+    manifest = many(videos, 40)
+    (tmp_path / "manifest").mkdir()
+    manifest.write(tmp_path / "manifest" / "kitchens.csv")
+    words = ["extract", tmp_path / "manifest" / "kitchens.csv", "hog", "logmel", "--stores", tmp_path / "ray"]
+    words += ["--engine", "ray", "--workers", "2"]
+    process = command(*words, env=os.environ | {"RAY_ADDRESS": "192.0.2.1:6379"})
+    log = tmp_path / "ray" / "kitchens" / "logmel.zarr" / "journal" / "0.log"
+    assert wait_for(lambda: process.poll() is not None or (log.exists() and log.stat().st_size > 0), 120)
+    cluster_of = descendants(process.pid)
+    names = " ".join(content_of(each, "cmdline") for each in cluster_of)
+    assert "raylet" in names, process.communicate()
+    assert "dashboard/dashboard.py" not in names or "--disable-frontend" in names
+    servers = [each for each in cluster_of if "ray/core/src" in content_of(each, "cmdline")]  # others change theirs
+    environments = [*filter(None, (content_of(each, "environ") for each in servers))]
+    assert len(environments) == 2
+    assert all("RAY_USAGE_STATS_ENABLED=0" in each.split("\0") for each in environments)
+    assert listening_at([process.pid, *cluster_of]) <= LOOPBACK
+    returncode, seconds, stderr = stopped(process, how)
+    assert returncode == code, stderr
+    assert gone(cluster_of), [content_of(each, "cmdline") for each in cluster_of]
+    if how != "SIGKILL":
+        assert re.search(r"Stopped by \S+ after \d+ of 320 clips; finished work is kept, .*same command", stderr)
+        assert "Traceback" not in stderr
+        assert "logging.cc" not in stderr
+        assert seconds < 10  # on a busy machine; 1.1 s on an idle one
+
+
+@pytest.mark.slow
 def test_runs_trained_on_a_cluster_are_those_of_one_process(tmp_path, nodes):
     """The heads are equal to the bit; a sweep's result rows come from this process."""
     stores, configs = write_all(tmp_path / "stores"), [run(seed=seed) for seed in range(2)]
@@ -515,17 +745,18 @@ def halved(job):
         os.kill(os.getpid(), signal.SIGKILL)
     if number == 5:
         raise ConfigError("5 is odd")
-    tell(f"half of {number}")
+    tell(f"half of {number}, {os.environ.get('FEATCACHE_NO_LOCKS')}")
     return number / 2
 
 
 @pytest.mark.slow
-def test_jobs_on_a_cluster_send_messages_and_errors_and_come_again_when_they_are_lost(tmp_path, nodes):
+def test_jobs_on_a_cluster_send_messages_and_errors_and_come_again_when_they_are_lost(tmp_path, nodes, monkeypatch):
     heard = []
+    monkeypatch.setenv("FEATCACHE_NO_LOCKS", "1")  # the nodes have no such variable
     with cluster.connected(nodes.address, 1) as ray:
         jobs = deque((tmp_path, number) for number in range(1, 5))
         done = dict(cluster.in_tasks(ray, 0.0, halved, jobs, 2, heard.append))
         assert {job[1]: half for job, half in done.items()} == {1: 0.5, 2: 1.0, 3: 1.5, 4: 2.0}
-        assert sorted(heard) == [f"half of {number}" for number in range(1, 5)]
+        assert sorted(heard) == [f"half of {number}, 1" for number in range(1, 5)]
         with pytest.raises(ConfigError, match="5 is odd"):
             list(cluster.in_tasks(ray, 0.0, halved, deque([(tmp_path, 5)]), 2))

@@ -1,5 +1,6 @@
 """Files that are replaced after features were made of them: `extract` and `check` name them, `renew` reads them."""
 
+import errno
 import os
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from featcache import Clip, FeatureStore, Manifest, checking
 from featcache.errors import StoreError
 from featcache.media import Piece
-from featcache.store import provenance
+from featcache.store import StoreWriter, provenance
 from featcache.store.content import same_content
 from featcache.windows import Plan
+from pipelines.extraction import engine
 from pipelines.extraction import extract as recipe
 from tests.pipelines.test_extract import Count, Motion, Params
 
@@ -32,7 +34,7 @@ def media(monkeypatch):
         Media.meanwhile.pop(clip.clip_id, lambda: None)()
 
     Media.read, Media.meanwhile = [], {}
-    monkeypatch.setattr(recipe, "windows_of", windows_of)
+    monkeypatch.setattr(engine, "windows_of", windows_of)
     return Media
 
 
@@ -172,6 +174,48 @@ def test_an_interrupted_store_of_an_earlier_version(films, media, tmp_path):
     extract(films, tmp_path)
     extract(films, tmp_path, renew=True)
     assert values(tmp_path) == [7, 1, 2, 3]
+
+
+def test_rows_that_are_written_together_have_their_files_recorded(films, tmp_path):
+    """With one file that was replaced after its row was claimed, and only when the rows are kept."""
+    made = {"extractor": "count", "modality": "x", "weights_sha256": "none", "dtype": "float32"}
+    path, files, times = tmp_path / "m" / "count.zarr", provenance.Files(), np.zeros((2, 4, 1))
+    with StoreWriter.open(path, films, made, row_shape=(2,), windows=1, facts={}) as writer:
+        recording = provenance.RecordingWriter(writer, films, files)
+        assert [recording.claim(row) for row in range(4)] == [True] * 4
+        assert provenance.Record(path).files() == dict.fromkeys(range(4), "")
+        write(tmp_path / "2.mp4", 77)
+        with pytest.raises(StoreError, match="row 1 has values that are not finite"):
+            recording.done_many(range(2), np.array([[[0, 0]], [[0, np.inf]]]), *times[:, :2])
+        assert provenance.Record(path).files() == dict.fromkeys(range(4), "")
+        recording.done_many(range(4), np.zeros((4, 1, 2)), *times, ["", "a note", "", ""])
+    recorded = {row: line.split() for row, line in provenance.Record(path).files().items()}
+    assert {row: len(line) for row, line in recorded.items()} == {0: 3, 1: 3, 2: 2, 3: 3}
+    for row in (0, 1, 3):
+        assert recorded[row][2] == provenance.digest_of(tmp_path / f"{row}.mp4")
+    assert provenance.replaced(path, films, provenance.Files()).keys() == {2}
+    assert FeatureStore.open(path).notes == {1: "a note"}
+
+
+def test_the_record_of_a_full_disk_is_named(films, tmp_path, monkeypatch):
+    """A part of the lines may be written; the rest follows when the disk takes it."""
+    record, write_all, taken = provenance.Record(tmp_path / "count.zarr"), os.write, []
+
+    def nearly_full(file, text):
+        taken.append(len(text))
+        return write_all(file, text[:3])
+
+    monkeypatch.setattr(provenance.os, "write", nearly_full)
+    record.append("10 5 6 ab", "11")
+    assert len(taken) > 1
+    assert record.files() == {10: "5 6 ab", 11: ""}
+
+    def full(file, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(provenance.os, "write", full)
+    with pytest.raises(OSError, match=r"count\.zarr\.files"):
+        record.append("12")
 
 
 def test_copies_are_compared_once(films, media, tmp_path, monkeypatch):

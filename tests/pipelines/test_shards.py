@@ -18,9 +18,11 @@ import featcache
 from featcache import Clip, Manifest
 from featcache.errors import ArgumentsError, StoreError
 from featcache.store import StoreWriter, _lease, copying
+from featcache.store.provenance import Record
 from pipelines.cli import main
 from pipelines.extraction.shards import Shard
 from tests.conftest import ROOT
+from tests.helpers.folders import content
 from tests.helpers.media import write_sound
 from tests.helpers.stores import small_blocks
 
@@ -44,7 +46,7 @@ def sources(folder, numbers=range(N), broken=(), values=None):
     return Manifest("m", tuple(Clip(f"c{i}", "d", "train", f"{i}.npy") for i in numbers), folder)
 
 
-def extract(manifest, stores, shards="", **options):
+def extract(manifest, stores, shards=None, **options):
     return featcache.extract(manifest, "vector", stores, workers=1, shards=shards, **options)
 
 
@@ -54,12 +56,6 @@ def extract_all(manifest, stores, order=None, of=OF, **options):
 
 def merge(manifest, stores, **options):
     return featcache.merge(manifest, "vector", stores, **options).stores["vector"]
-
-
-def content(folder):
-    """The files of a folder of stores, without parts and without the locks of writers."""
-    files = (path for path in folder.rglob("*") if path.is_file() and ".shards" not in path.parts)
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files if not p.name.endswith(".lock")}
 
 
 def part(stores, number, of=OF):
@@ -143,7 +139,9 @@ def test_reasons_notes_and_lengths_travel(tmp_path):
     for i in range(OF):
         fill(part(tmp_path / "parts", i), Shard(i, OF).clips(manifest))
     merge(manifest, tmp_path / "parts")
-    assert content(tmp_path / "parts" / "m") == content(tmp_path / "one" / "m")
+    merged = content(tmp_path / "parts" / "m")
+    assert not any(merged.pop(".vector.zarr.files").values())  # `fill` records no files
+    assert merged == content(tmp_path / "one" / "m")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +203,7 @@ def test_clips_that_are_appended_are_extracted_alone(tmp_path):
     shutil.rmtree(tmp_path / "moved" / "m" / ".shards")
     whole(manifest, tmp_path / "one")
     expected = whole(longer, tmp_path / "one")
-    with pytest.raises(StoreError, match="lacks the last .* clips"):
+    with pytest.raises(StoreError, match=r"vector: parts .*without clips.*appended.*--shards 0/4, 1/4"):
         merge(longer, tmp_path / "parts")
     for stores in (tmp_path / "parts", tmp_path / "moved"):
         assert sum(outcome.clips for outcome in extract_all(longer, stores)) == 9
@@ -221,6 +219,70 @@ def test_failed_clips_are_tried_again_in_their_part(tmp_path):
     assert sum(outcome.clips for outcome in extract_all(manifest, tmp_path / "parts", retry_failed=True)) == 2
     assert featcache.merge(manifest, "vector", tmp_path / "parts").clips == 1
     assert content(tmp_path / "parts" / "m") == whole(manifest, tmp_path / "one")
+
+
+def recorded(path):
+    """Row -> state and digest of its file, as the record of a store has them."""
+    return {row: state for row, state in Record(path).files().items() if state}
+
+
+def test_parts_of_replaced_files_are_made_and_merged_again(tmp_path):
+    """The rows of replaced files alone; no row of the whole store is then of a file that is gone."""
+    manifest, stores = sources(tmp_path / "media", broken=(3,)), tmp_path / "parts"
+    extract_all(manifest, stores)
+    merge(manifest, stores)
+    replaced = {5: 7.0, 14: 8.0}
+    for i in replaced:
+        (tmp_path / "media" / f"{i}.npy").unlink()
+    sources(tmp_path / "media", broken=(3,), values=replaced)
+    notes = [note for outcome in extract_all(manifest, stores) for note in outcome.notes if "--renew" in note]
+    assert sorted(re.findall(r"'(c\d+)'", " ".join(notes))) == ["c14", "c5"]
+    assert featcache.merge(manifest, "vector", stores).clips == 0  # the parts have the old features, too
+    assert sum(outcome.clips for outcome in extract_all(manifest, stores, renew=True)) == 2
+    assert featcache.merge(manifest, "vector", stores).clips == 2
+    assert content(stores / "m") == whole(manifest, tmp_path / "one")
+    assert extract(manifest, stores).notes == []
+    assert featcache.merge(manifest, "vector", stores).clips == 0
+
+
+def test_one_part_of_two_is_made_again(tmp_path):
+    """The other replaced file is named until its part is made again, too, also after a merge."""
+    manifest, stores = sources(tmp_path / "media"), tmp_path / "parts"
+    extract_all(manifest, stores)
+    merge(manifest, stores)
+    shard = Shard(crc32(b"c0") % OF, OF)
+    one, other = 0, next(i for i in range(N) if not shard.has(f"c{i}"))
+    for i in (one, other):
+        (tmp_path / "media" / f"{i}.npy").unlink()
+    sources(tmp_path / "media", values={one: 7.0, other: 8.0})
+    extract(manifest, stores, str(shard), renew=True)
+    assert featcache.merge(manifest, "vector", stores).clips == 1
+    (note,) = extract(manifest, stores).notes
+    assert re.findall(r"'(c\d+)'", note) == [f"c{other}"]
+    extract_all(manifest, stores, renew=True)
+    merge(manifest, stores)
+    assert content(stores / "m") == whole(manifest, tmp_path / "one")
+
+
+def test_the_record_of_files_goes_with_the_rows(tmp_path):
+    """From the whole store into a part that takes its rows over, and from the parts into the whole store."""
+    manifest, stores = sources(tmp_path / "media"), tmp_path / "parts"
+    extract(manifest, stores)
+    made = recorded(stores / "m" / "vector.zarr")
+    assert len(made) == N
+    (tmp_path / "media" / "4.npy").unlink()
+    sources(tmp_path / "media", values={4: 7.0})
+    outcomes = extract_all(manifest, stores)
+    assert sum(outcome.clips for outcome in outcomes) == 0
+    assert [note for outcome in outcomes for note in outcome.notes if "'c4'" in note]
+    for i in range(OF):
+        ids = [row for row in range(N) if Shard(i, OF).has(f"c{row}")]
+        assert recorded(part(stores, i)) == {k: made[row] for k, row in enumerate(ids)}
+    shutil.rmtree(stores / "m" / "vector.zarr")
+    (stores / "m" / ".vector.zarr.files").unlink()
+    merge(manifest, stores)
+    assert recorded(stores / "m" / "vector.zarr") == made
+    assert "'c4'" in " ".join(extract(manifest, stores).notes)
 
 
 def test_a_value_beyond_float16_in_one_part_makes_all_of_them_float32(tmp_path):
@@ -260,7 +322,7 @@ def test_parts_of_shorter_clips_have_room_for_fewer_windows(tmp_path):
         clips = tuple(Clip(f"c{i}", "d", "train", f"{i}.wav") for i in range(len(seconds)))
         return Manifest("m", clips, tmp_path / "media")
 
-    def run(manifest, stores, shards=""):
+    def run(manifest, stores, shards=None):
         return featcache.extract(manifest, "logmel", stores, windows="all:0.4", workers=1, shards=shards)
 
     shard_of = [crc32(f"c{i}".encode()) % 2 for i in range(6)]
@@ -290,7 +352,9 @@ def test_a_shard_without_clips_needs_no_part(tmp_path):
 # ------------------------------------------------------------------------------------------------ parts that do not fit
 
 
-@pytest.mark.parametrize("text", ["4/4", "0/0", "1", "-1/4", "a/b", "1/4/2", "1/", "0/999999", "١/4", " 1/4", "5/4"])
+@pytest.mark.parametrize(
+    "text", ["", "4/4", "0/0", "1", "-1/4", "a/b", "1/4/2", "1/", "0/999999", "١/4", " 1/4", "5/4"]
+)
 def test_shards_are_counted_from_zero(tmp_path, text):
     with pytest.raises(ArgumentsError, match=f"--shards {re.escape(text)}[: ]"):
         extract(sources(tmp_path / "media"), tmp_path / "s", text)
@@ -471,13 +535,12 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setenv("FEATCACHE_NO_LOCKS", "0")
     manifest = sources(tmp_path / "media")
     manifest.write(tmp_path / "media" / "m.csv")
     extracts = [["extract", f"{tmp_path}/media/m.csv", "vector", "--shards", f"{i}/2"] for i in range(2)]
     for words in (*extracts, ["merge", f"{tmp_path}/media/m.csv"]):
         words += ["--stores", f"{tmp_path}/parts"]
-        monkeypatch.setenv("FEATCACHE_NO_LOCKS", "0")
+        monkeypatch.setenv("FEATCACHE_NO_LOCKS", "false")
         refused = CliRunner().invoke(main, words)
         assert refused.exit_code == 1
         assert re.search("no locks.*--no-locks", refused.output), refused.output
