@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from featcache import plugins
@@ -94,13 +95,8 @@ def _reaped(ray: Any) -> Iterator[None]:
 
     Ray kills the node then, but not the node's helpers, which would outlive it for a minute.
     """
-    import psutil  # which Ray brings along
-
-    helpers: list[str] = []
-    with suppress(psutil.Error):
-        for raylet in getattr(ray._private.worker._global_node, "all_processes", {}).get("raylet", ()):
-            children = psutil.Process(raylet.process.pid).children()
-            helpers += [str(each.pid) for each in children if each.name().endswith("Agent")]
+    raylets = getattr(ray._private.worker._global_node, "all_processes", {}).get("raylet", ())
+    helpers = [pid for raylet in raylets for pid, name in _children(raylet.process.pid) if name.endswith("Agent")]
     words = ["sh", "-c", "read _; sleep 0.2; kill -9 $*", "sh", *helpers]  # `read` ends when this process does
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     with subprocess.Popen(words, stdin=subprocess.PIPE, **quiet) as reaper:
@@ -109,6 +105,14 @@ def _reaped(ray: Any) -> Iterator[None]:
         finally:
             ray.shutdown()
             reaper.kill()
+
+
+def _children(pid: int) -> Iterator[tuple[str, str]]:
+    """Yield the number and the name of each child of a process; none where the system does not list them."""
+    with suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
+            name = Path(f"/proc/{child}/cmdline").read_bytes().partition(b"\0")[0]
+            yield child, name.decode(errors="replace").strip()
 
 
 @contextmanager

@@ -156,7 +156,7 @@ def _keep_record(bucket: Objects, name: str, entry: Entry, folder: Path, keep: K
     """Fetch the record of a store in the cache if it has changed."""
     mark = folder.with_name(f"{folder.name}.record")
     with locked(folder.with_name(f"{folder.name}.lock")):
-        if not mark.exists() or mark.read_text() != entry.version:
+        if not mark.exists() or mark.read_text(encoding="utf-8") != entry.version:
             keep(folder, bytes(bucket.get(name, entry)))
             write_file(mark, entry.version.encode(), shared=True)
 

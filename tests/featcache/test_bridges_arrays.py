@@ -143,6 +143,7 @@ def test_given_ids_go_to_the_clip_not_the_place(module, path):
         module.read(path, given[:2])
 
 
+@pytest.mark.slow
 def test_files_that_grow_beyond_reason(tmp_path):
     big = np.zeros((3, 1 << 23), np.float32)  # 96 MiB of zeros in less than one
     np.savez_compressed(tmp_path / "a.npz", rgb=big, ids=IDS)
@@ -522,6 +523,7 @@ def test_csv_that_is_wrong(tmp_path, text, message):
         csv.read(tmp_path / "a.csv", None)
 
 
+@pytest.mark.slow
 def test_csv_gives_back_every_float16_and_any_float32(tmp_path):
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     singles = RNG.integers(1 << 32, size=20_000, dtype=np.uint32).view(np.float32)

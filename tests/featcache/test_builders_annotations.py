@@ -638,6 +638,7 @@ def official(realdata, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_the_real_files_have_the_published_numbers(official):
     with warnings.catch_warnings():

@@ -120,6 +120,7 @@ def test_equal_seeds_equal_clips_and_domains_are_drawn_anew():
     assert not np.array_equal(first.shown["object"], target.shown["object"])
 
 
+@pytest.mark.slow
 def test_what_is_written_can_be_imported_and_counts_as_the_card_says(tmp_path):
     seen = []
     manifest = builders.load("pairs").build(tmp_path, progress=lambda done, total: seen.append((done, total)))

@@ -165,6 +165,7 @@ def test_a_source_that_is_spelled_otherwise_on_the_disk_is_shown(tmp_path, monke
         assert word.replace("\\\\", "\\") in found.replace("start in", "start at")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mp4", "npy"])
 def test_many_problems_of_a_kind_are_a_few_and_their_number(tmp_path, monkeypatch, ending):
     names = [f"clip{n}.{ending}" for n in range(5000)]

@@ -231,6 +231,7 @@ def test_a_translation_comes_back_as_that_flow_in_eight_bits(tmp_path):
     assert middle.tolist() == [round(128 + 3 * 127.5 / 20), 128]
 
 
+@pytest.mark.slow
 def test_overlapping_windows_share_pictures_and_flow(film, monkeypatch):
     """Of three extractors, two of which want the same flow: every field is computed once, every picture made once."""
     pairs, greys = [], []
@@ -293,6 +294,7 @@ def test_the_spectrogram_equals_a_fourier_transform_by_hand():
 # ------------------------------------------------------------------------------------------------------------ weights
 
 
+@pytest.mark.slow
 def test_untrained_weights_are_drawn_by_seed_and_said(tmp_path):
     one, same, other = (extractors.load("tbn-audio").ready(Runtime("untrained", seed=seed)) for seed in (3, 3, 4))
     one.size = same.size = other.size = 2  # windows of a forward pass
@@ -304,6 +306,7 @@ def test_untrained_weights_are_drawn_by_seed_and_said(tmp_path):
     assert one.recipe["weights_sha256"] == "untrained:3"
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_is_loaded_and_its_digest_is_in_the_recipe(tmp_path):
     net = BNInception(1)
     fill_by_seed(net, 7)
@@ -405,6 +408,7 @@ def test_the_memory_order_changes_no_more_than_last_digits(order):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_a_lower_precision_is_in_the_recipe_and_near(precision):
     sound = np.random.default_rng(0).normal(0, 0.1, (1, 30696)).astype(np.float32)

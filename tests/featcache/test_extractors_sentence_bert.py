@@ -112,6 +112,7 @@ def test_case_and_spaces_do_not_matter_to_an_uncased_model(extractor):
     np.testing.assert_array_equal(rows[0], rows[1])
 
 
+@pytest.mark.slow
 def test_a_row_depends_neither_on_the_batch_nor_on_its_order(extractor):
     windows = np.stack([extractor.prepare(caption) for caption in [*CAPTIONS[:4], LONG[:800]]])
     together = extractor(windows)

@@ -818,6 +818,7 @@ def test_wrong_input_is_one_sentence(file, monkeypatch, arguments, message):
     assert sorted(os.listdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_real_emg_through_every_step(realdata, tmp_path):
     """1,994 segments of two arms: npz -> stores -> hdf5 -> stores, with equal bytes; ids from its own columns."""

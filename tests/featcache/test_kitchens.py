@@ -208,6 +208,7 @@ def test_a_folder_in_which_another_process_builds_is_refused(tmp_path, few):
 # What the domains share, and in what they differ
 
 
+@pytest.mark.slow
 def test_the_loft_is_brighter_colder_and_louder():
     brightness, warmth, loudness = ({domain: [] for domain in DOMAINS} for _ in range(3))
     for planned in (shot(f"{domain}_{action}_000") for domain in DOMAINS for action in ACTIONS[::2]):

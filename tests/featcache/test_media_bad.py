@@ -278,6 +278,7 @@ def test_what_was_not_foreseen_is_recorded_too(tmp_path, monkeypatch):
         probe(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 1000, 3), (1000, 2, 3), (1, 1, 3)])
 def test_pictures_of_any_shape_have_features(tmp_path, shape):
     cv2.imwrite(str(tmp_path / "i.png"), np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))

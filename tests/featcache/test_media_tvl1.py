@@ -88,6 +88,7 @@ def test_flow_agrees_with_opencv_on_four_motions():
     check_near_opencv(motions())
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_flow_agrees_with_opencv_on_six_real_pairs(realdata):
     pairs = {}
@@ -107,6 +108,7 @@ def test_flow_of_four_films_agrees_with_opencv(videos):
     check_near_opencv(pairs)
 
 
+@pytest.mark.slow
 def test_the_flow_of_a_pair_does_not_depend_on_its_batch_or_on_how_often_errors_are_looked_at():
     pairs = [*motions(40, 56).values()]
     pairs += [(pairs[0][0], pairs[0][0]), (np.zeros((40, 56), np.uint8),) * 2]  # these converge at once
@@ -155,6 +157,7 @@ def test_pairs_of_several_sizes_come_back_in_their_order():
         assert np.hypot(*np.moveaxis(ours - tvl1_flow(*pair), -1, 0)).mean() < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("too many"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate")]
 )
@@ -205,6 +208,7 @@ def film(tmp_path_factory):
     return write_video(tmp_path_factory.mktemp("tvl1") / "film.mp4", pictures=pictures, options={"crf": "4"})
 
 
+@pytest.mark.slow
 def test_windows_by_torch_are_near_those_by_opencv_and_each_field_is_solved_once(film, monkeypatch):
     batches = []
     monkeypatch.setattr(

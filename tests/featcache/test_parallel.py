@@ -40,6 +40,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_and_jobs_that_are_added_later(workers):
     jobs, results = deque([-1, 2]), []
@@ -190,6 +191,7 @@ def _kill(name):
     os.kill(os.getpid(), getattr(signal, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "jobs", "words"),
     [
@@ -258,6 +260,7 @@ def started(script):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "code", "words"),
     [

@@ -371,6 +371,7 @@ def test_the_recipe_of_an_extractor_has_the_digests_of_its_files(tmp_path):
 # --------------------------------------------------------------------------------------------- processes, and commands
 
 
+@pytest.mark.slow
 def test_workers_have_the_folders_of_this_moment(tmp_path):
     """The server that the workers are copies of was started before."""
     origin = partial(registry.origin, "featcache.bridges")

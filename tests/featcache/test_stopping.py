@@ -94,6 +94,7 @@ def test_what_is_ignored_stays_ignored():
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_signals_that_a_library_handles_end_nothing():
     """The end of a child process, as torch's data loaders handle it; signals that stop a program still do so."""
     body = """
@@ -110,6 +111,7 @@ time.sleep(60)
     assert process.returncode == 143
 
 
+@pytest.mark.slow
 def test_signals_after_the_block_are_ignored_while_a_thread_works():
     after = "threading.Thread(target=time.sleep, args=(0.8,)).start()\nprint('done', flush=True)"
     process = started("pass", after=after)

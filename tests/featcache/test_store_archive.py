@@ -322,6 +322,7 @@ def test_flips_in_features_are_refused_with_the_block(store, packed):
     assert FeatureStore.open(packed).features.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [False, True])
 def test_missing_truncated_swapped_and_foreign_files_are_found(packed, fast):
     everything = files(packed)

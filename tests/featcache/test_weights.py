@@ -375,6 +375,7 @@ def test_two_fetches_at_once(toy, server):
     assert server.sent == len(DATA)
 
 
+@pytest.mark.slow
 def test_a_second_process_waits(toy, server, folder):
     name = toy()
     code = (

@@ -424,6 +424,7 @@ def test_a_report_without_stores_is_a_page_and_a_warning(tmp_path, trained):
     assert (part.exit_code, len(caught)) == (0, 1)
 
 
+@pytest.mark.slow
 def test_clips_without_features_are_named_in_table_and_report(tmp_path):
     clips = manifest()
     gone = clips.rows(domain="night", split="test")[:2]
@@ -529,6 +530,7 @@ COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()"]
 CLOSING = ["<&- 2>&-", *(pytest.param(how, marks=pytest.mark.slow) for how in ("2>&-", "1>&- 2>&-", "2>/dev/full"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closing", CLOSING)
 def test_stderr_that_cannot_be_written_to_stops_nothing(clip_folder, closing):
     """Nor does a file of ours get the number of a closed stream, on which decoders print."""

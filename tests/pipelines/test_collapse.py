@@ -43,6 +43,7 @@ def test_the_recipe_of_a_folder_measures_units(folder):
     assert kitchens.RECIPE["preparation"] == Preparation(units="source")
 
 
+@pytest.mark.slow
 def test_the_recipe_stands_uneven_norms_and_a_collapse_is_told_with_its_cure(folder, tmp_path):
     """On raw features most modalities die; train-head, evaluate and the table name them, and their cure is one."""
     arguments = [str(folder), "--runs", str(tmp_path), "--only", "RNA (UDA)", "--seeds", "0"]

@@ -330,6 +330,7 @@ def test_retrieval_compares_the_ranks_of_queries(tmp_path):
     assert [float(rank) - 1 for rank in line[5:7]] == [a["t2v"][k], b["t2v"][k]]
 
 
+@pytest.mark.slow
 def test_clustering_compares_matched_clusters(tmp_path):
     stores = skeleton_stores.write_all(tmp_path / "stores")
     configs = [skeleton_stores.run(row=row, seed=seed) for seed, row in enumerate(("one", "other"))]

@@ -83,6 +83,7 @@ def test_devices_of_two_kinds_are_refused(files):
         extract(files, "gpu:0,cpu", "s")
 
 
+@pytest.mark.slow
 def test_a_device_whose_process_is_killed_is_one_sentence_and_the_same_command_goes_on(files):
     def kill(done, total):
         if done == 3:

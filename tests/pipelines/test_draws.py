@@ -237,6 +237,7 @@ def test_the_thread_ends_when_its_user_fails():
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_leaving_the_interpreter_in_the_middle_is_clean():
     code = """
         import torch

@@ -105,6 +105,7 @@ def test_default_experiment_of_a_folder(tmp_path):
     assert experiment.runs[0].absent == "refuse"
 
 
+@pytest.mark.slow
 def test_default_experiment_takes_what_is_usable(tmp_path):
     """Two stores of one modality go by name, gaps are masked, unfinished and empty stores are left out."""
     clips = manifest(labels=lambda d, split, name: {} if (d, split) == ("night", "train") else {"label": name})

@@ -170,6 +170,7 @@ def made(folder, tmp_path_factory):
     return heads.trained(heads.run("dann", row="DANN"), folder, tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_facts_that_the_file_has(made, folder, tmp_path):
     words = ["export-head", made.name, str(tmp_path / "head.pt2"), "--stores", str(folder), "--runs", str(made.parent)]
     result = CliRunner().invoke(main, words)

@@ -453,6 +453,7 @@ def test_killed_at_random_moments_the_store_ends_with_the_same_bytes(videos, who
             assert problems(stores / "kitchens" / f"{name}.zarr") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "code"), [("SIGINT to all", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.slow)]
 )
@@ -469,6 +470,7 @@ def test_a_signal_ends_it_and_the_same_command_goes_on(videos, whole, tmp_path, 
         assert content(tmp_path / "kitchens" / f"{name}.zarr") == content(whole / f"{name}.zarr")
 
 
+@pytest.mark.slow
 def test_the_stores_do_not_depend_on_threads(videos, whole, tmp_path):
     manifest = Manifest.read(videos / "kitchens.csv")
     recipe.extract(manifest, load_extractors(["hog", "hof", "logmel"]), tmp_path, plan=Plan(), workers=5)

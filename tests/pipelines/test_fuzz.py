@@ -38,6 +38,7 @@ def test_every_file_is_among_those_that_are_changed(base):
         assert any(name.endswith(ending) for name in names), ending
 
 
+@pytest.mark.slow
 @settings(EVERY, max_examples=20)
 @given(data=st.data())
 def test_a_changed_file_is_a_sentence(base, data):

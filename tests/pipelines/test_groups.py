@@ -184,6 +184,7 @@ def test_a_run_that_has_failed_holds_up_no_other(stores, tmp_path, monkeypatch, 
     assert sorted(outcome.status for outcome, _ in together.values()) == ["failed", "trained", "trained"]
 
 
+@pytest.mark.slow
 def test_a_net_whose_domains_have_their_own_statistics_is_trained_one_by_one(stores, tmp_path):
     net = adapter.Params(dim=8, batch_norm=True)
     configs = [run(method=adabn.Params(), target="night", net=net, seed=k) for k in range(3)]

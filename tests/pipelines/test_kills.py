@@ -77,6 +77,7 @@ def no_waiting():
 FAST = ("export npy", "export npz", "manifest", "report", "run")  #: several files, and one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [3, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("job", [pytest.param(job, marks=() if job in FAST else pytest.mark.slow) for job in JOBS])
 def test_killed_at_any_line(tmp_path, job, kills):

@@ -570,6 +570,7 @@ def end_to_end(table, built, folder):
 QUICK = ("xmc_ucf_hmdb", "rna_epic100_drop", "acp_msrvtt_msvd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TABLES]
 )

@@ -107,6 +107,7 @@ def test_own_test_clips_give_the_kept_outputs(task, tmp_path):
     assert first == [clips[row].clip_id for row in made.outputs["rows"]]
 
 
+@pytest.mark.slow
 def test_each_reading_has_a_bar_that_is_closed(stores, folder, monkeypatch):
     bars, ours = [], tqdm.auto.tqdm
     monkeypatch.setattr(tqdm.auto, "tqdm", lambda **options: bars.append(ours(**options)) or bars[-1])

@@ -60,6 +60,7 @@ def test_a_missing_run_leaves_a_sentence_with_its_row(trained, tmp_path):
     assert "no run has a result" in convergence(experiment, build([], experiment), folder / "runs", folder / "stores")
 
 
+@pytest.mark.slow
 def test_every_metric_of_a_table_has_curves_or_a_reason(tmp_path):
     """Norms need the trained weights and gains two rows, so kept points have neither."""
 

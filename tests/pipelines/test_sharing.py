@@ -96,6 +96,7 @@ def test_workers_map_one_copy_that_nobody_can_write(place):
     assert {rights_of(first), rights_of(second)} == {"r--s"}
 
 
+@pytest.mark.slow
 def test_a_copy_ends_with_its_last_user(place):
     before, log = open_files(), []
     first = held(KEY, (3, 2), "cpu", filled(1, log))
@@ -117,6 +118,7 @@ def test_views_keep_a_copy(place):
     assert row.eq(1).all()
 
 
+@pytest.mark.slow
 def test_a_copy_that_could_not_be_filled_is_not_there(place):
     def damaged(x):
         x.fill_(9)
@@ -256,6 +258,7 @@ def test_captions_have_one_copy_too(tmp_path):
     assert len({table.x["sentence"].data_ptr() for table in tables}) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_worker_leaves_no_half_copy_and_no_lock(place):
     code = f"""if True:
         import os

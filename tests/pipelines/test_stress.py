@@ -444,6 +444,7 @@ def test_retrieval_loses_experts_but_no_captions(tmp_path):
         planned(stores, config, drop=("words",))
 
 
+@pytest.mark.slow
 def test_clustering_cannot_lose_a_layout(tmp_path):
     stores = skeleton_stores.write_all(tmp_path / "stores")
     config = skeleton_stores.run()

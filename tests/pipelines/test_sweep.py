@@ -203,6 +203,7 @@ def test_a_damaged_result_row_is_named_and_measured_again(tmp_path, stores):
     assert "damaged line" not in result.output  # a later line has replaced it
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_sweep_are_those_of_every_command(tmp_path, stores):
     """sweep, table, report, compare and evaluate --all: the same rows and numbers, and no run is measured twice."""
     made = sweep(tmp_path, stores, *GRID)
@@ -237,6 +238,7 @@ def test_the_rows_of_a_sweep_are_those_of_every_command(tmp_path, stores):
     assert sweep(tmp_path, stores, *GRID, name="table").stdout == table.stdout
 
 
+@pytest.mark.slow
 def test_settings_on_features_of_different_recipes_are_named_and_trained_again(tmp_path):
     words = ("--only", "RNA", "--seeds", "0", "--grid")
     old, new = write_all(tmp_path / "stores"), tmp_path / "new" / "stores"

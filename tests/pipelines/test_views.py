@@ -111,6 +111,7 @@ def test_a_row_is_what_one_of_its_stores_says(tier, train_draw, test_draw, store
     assert drawn_views == {(m, view) for m, names in VIEWS.items() for view in range(len(names))}
 
 
+@pytest.mark.slow
 @RESIDENT_OR_STREAMING
 def test_every_view_of_every_row_is_drawn_about_equally(tier, stores):
     """And each modality's by itself: all nine pairs of rgb and flow occur alike."""
