@@ -96,7 +96,8 @@ def at_hand(experiment: Chosen) -> tuple[Chosen, Path | None]:
         return below[0], Path(url)
     if above := parent(url):
         return folder, Path(above)
-    folder = local(url)
+    if (folder / "manifest.csv").exists():
+        folder = local(url)
     return folder, folder.parent
 
 
