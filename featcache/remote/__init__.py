@@ -3,7 +3,7 @@
 The clients are obstore (`pip install 'featcache[s3]'`) and huggingface_hub (`featcache[hub]`). They are imported when a
 URL is opened.
 
-    urls.py      which texts are URLs of an object store or of the hub
+    urls.py      URLs of object stores and of the hub: recognised, checked, and shown in messages
     opening.py   a place of objects: list, get, put, commit; a bucket, a dataset of the hub or a local folder
     hub.py       the files of a dataset of the hub
     folder.py    the files of a local folder

@@ -7,31 +7,31 @@ requests are patient, because a busy service asks its clients to wait.
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from featcache.errors import ConfigError, StoreError
+from featcache.remote.urls import CREDENTIALS
 from featcache.wording import size
 
 CONNECT, ANSWER, SILENCE = "2s", "4s", "60s"  #: of the first request: connect, whole answer; later: without a byte
 LONGEST = "3600s"  #: for a whole object, whatever the speed of the network
 OFFLINE = "FEATCACHE_OFFLINE"
-CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket",
-    "gs": "GOOGLE_SERVICE_ACCOUNT to the path of a key file",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-}
 ENDPOINT = "AWS_ENDPOINT_URL"
+ENDPOINTS = (f"{ENDPOINT}_S3", ENDPOINT, "AWS_ENDPOINT")  #: variables with the address of the service; the first counts
 #: parts of messages of clients and services that mean that there are no credentials
 NO_KEYS = re.compile(
     r"latest/api/token|computeMetadata|metadata/identity|Missing ?(Account|AccessKeyId|SecretAccessKey)|"
     "Account must be specified"
 )
-REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "AuthorizationFailure", "403", "401")
+REFUSED = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "AuthorizationFailure")
 REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraint", "redirect without LOCATION")
+NO_FILE = "{} has an object {!r}, which is no name of a file; remove it"
+#: obstore's words for such a name
+NO_NAME = re.compile(r'invalid path: (?:Error parsing )?Path "(.+?)"(?::| contained)')
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 
 
@@ -50,10 +50,9 @@ class Bucket:
         check_online(url)
         self.url = url
         self._client = needed(url)
-        self._answered = False  #: True when a request has succeeded
         with self._errors():
             self._clients = _opened(url, patient=False), _opened(url, patient=True)
-        self._answered = False
+        self._answered = False  #: True when a request has succeeded
 
     @property
     def _store(self) -> Any:
@@ -61,10 +60,15 @@ class Bucket:
         return self._clients[self._answered]
 
     def listing(self) -> dict[str, Entry]:
-        """Name -> entry of each object, in order of the names: one request for every 1,000 objects."""
+        """Name -> entry of each object, in order of the names: one request for every 1,000 objects.
+
+        Markers of folders, the empty objects that consoles make, are left out.
+        """
         with self._errors():
             found = [meta for page in self._client.list(self._store, chunk_size=1000) for meta in page]
-        return checked(self.url, {meta["path"]: Entry(meta["size"], _version(meta)) for meta in found})
+        entries = {meta["path"]: Entry(meta["size"], _version(meta)) for meta in found}
+        folders = {"", *folders_of(entries)}
+        return checked(self.url, {name: entry for name, entry in entries.items() if entry.size or name not in folders})
 
     def begin(self) -> dict[str, Entry]:
         """Make ready for writing, and return the listing."""
@@ -159,6 +163,10 @@ class Bucket:
             raise
         except (errors.BaseError, OSError) as error:
             raise StoreError(reason(f"{self.url}/{name}" if name else self.url, str(error))) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of the client, for settings that it does not check
+                raise
+            raise StoreError(reason(f"{self.url}/{name}" if name else self.url, str(error))) from error
 
 
 class ConditionError(Exception):
@@ -171,11 +179,16 @@ def check_online(url: str) -> None:
         raise StoreError(f"{url} needs the network, and {OFFLINE} is set; unset it, or name a local folder")
 
 
+def folders_of(names: Iterable[str]) -> set[str]:
+    """Return the folders of objects: a/b and a for a/b/c."""
+    return {name[: slash.start()] for name in names for slash in re.finditer("/", name)}
+
+
 def checked(url: str, entries: dict[str, Entry]) -> dict[str, Entry]:
     """Return a listing in order of its names; StoreError for a name that could lead out of a folder."""
     for name in entries:
         if {"", ".", ".."} & {*name.split("/")}:
-            raise StoreError(f"{url} has an object {name!r}, which is no name of a file; remove it")
+            raise StoreError(NO_FILE.format(url, name))
     return dict(sorted(entries.items()))
 
 
@@ -194,7 +207,6 @@ def _opened(url: str, *, patient: bool) -> Any:
     """Open the client of a URL with the settings of the environment."""
     import obstore.store
 
-    plain = os.environ.get(f"{ENDPOINT}_S3", os.environ.get(ENDPOINT, "")).startswith("http://")
     options: dict[str, Any] = {"connect_timeout": CONNECT, "timeout": ANSWER}
     retries: dict[str, Any] = {"max_retries": 4, "retry_timeout": timedelta(seconds=4)}
     if patient:
@@ -205,10 +217,21 @@ def _opened(url: str, *, patient: bool) -> Any:
         "max_backoff": timedelta(seconds=15 if patient else 1),
         "base": 2,
     }
-    if plain:
+    if url.startswith("s3://") and _endpoint().startswith("http://"):
         options["allow_http"] = True
     opened: Any = obstore.store.from_url  # its overloads name the settings of each service
     return opened(url, client_options=options, retry_config=retries)
+
+
+def _endpoint() -> str:
+    """The address of another service than Amazon's, "" for Amazon; ConfigError if it is no address of the web."""
+    for variable in ENDPOINTS:
+        if address := os.environ.get(variable, ""):
+            if not re.fullmatch(r"https?://[\w.-]+(:\d+)?(/\S*)?|https?://\[[\da-fA-F:.]+\](:\d+)?(/\S*)?", address):
+                shown = address.rpartition("@")[2]  # without a password
+                raise ConfigError(f"{variable} is {shown!r}; write http://HOST:PORT or https://HOST")
+            return address
+    return ""
 
 
 def _version(meta: Any) -> str:
@@ -221,8 +244,10 @@ def reason(url: str, message: str) -> str:
     bucket, text = rest.partition("/")[0], message.partition("Debug source")[0]
     code = found[1] if (found := re.search(r"<Code>(\w+)</Code>", text)) else ""
     first = " ".join(text.partition("<?xml")[0].split())
-    endpoint = os.environ.get(f"{ENDPOINT}_S3") or os.environ.get(ENDPOINT)
+    endpoint = next((address for name in ENDPOINTS if (address := os.environ.get(name))), "")
     service = f"the service {endpoint}" if endpoint and scheme == "s3" else "the service"
+    if found := NO_NAME.search(text):
+        return NO_FILE.format(url, found[1])
     if NO_KEYS.search(text):
         return f"{url}: no credentials were found; set {CREDENTIALS[scheme]}"
     if any(word in text for word in NO_BUCKET):
@@ -242,7 +267,7 @@ def reason(url: str, message: str) -> str:
     return f"{url} cannot be read or written: {code or first[:300]}; run the same command again later"
 
 
-def room(url: str, needed_bytes: int, free: int, folder: object, variable: str) -> str:
+def no_room(url: str, needed_bytes: int, free: int, folder: object, variable: str) -> str:
     """Return the sentence for a full disk of the cache."""
     return (
         f"{url} has {size(needed_bytes)}, and {folder} has {size(free)} free; make room, or set {variable} to a folder "

@@ -8,6 +8,7 @@ import os
 import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from urllib.parse import unquote
 
 from featcache.arguments import PathLike
 from featcache.errors import ArgumentsError
@@ -16,20 +17,73 @@ from featcache.progress import Opens, Progress, silent
 _bars: list[Opens] = []  #: opens the progress bar of a store that is fetched; none without a command line
 _copies: dict[str, str] = {}  #: folder of the cache -> the URL whose copy it is, in this process
 HUB = "hf"  #: scheme of the Hugging Face Hub
-SCHEMES = ("s3", "gs", "az", HUB)  #: the first three are read by obstore, and their stores have conditional writes
-_URL = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/])")  # pathlib folds two slashes into one
+#: scheme -> its environment variables with credentials; obstore reads all but the hub, with conditional writes
+CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket",
+    "gs": "GOOGLE_SERVICE_ACCOUNT to the path of a key file",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    HUB: "HF_TOKEN",
+}
+SCHEMES = tuple(CREDENTIALS)
+#: a text that is meant as a URL; pathlib folds two slashes into one, and removes those of a URL without a bucket
+_URL = re.compile(rf"([A-Za-z][\w+.-]*):/{{1,2}}|({'|'.join(SCHEMES)}):$")
+
+
+def scheme_of(given: PathLike) -> str:
+    """Return the scheme of a text that is meant as a URL, in lower case; "" for a local path."""
+    found = _URL.match(os.fspath(given))
+    return (found[1] or found[2]).lower() if found else ""
 
 
 def url_of(given: PathLike) -> str:
-    """Return the URL of an object store without a slash at its end; "" for anything else, such as a local path."""
+    """Return the URL of an object store or of the hub, without a slash at its end; "" for a local path.
+
+    ArgumentsError for a text that is nearly such a URL, so that it never names a local folder. Its message has no
+    password.
+    """
     text = os.fspath(given)
-    found = _URL.match(text)
-    return f"{found[1]}://{text[found.end() :].rstrip('/')}" if found else ""
+    if not (found := _URL.match(text)):
+        return ""
+    written, rest = found[1] or found[2], text[found.end() :].rstrip("/")
+    scheme, start = written.lower(), written + "://"
+    place, _, path = rest.partition("/")
+    if re.search("[@:]", place):
+        fix = f"write {_form(scheme)}, and set {CREDENTIALS[scheme]}" if scheme in SCHEMES else "leave it out"
+        raise ArgumentsError(f"the URL {start}... has a name, a password or a port before its first slash; {fix}")
+    shown_url = start + re.split("[?#]", rest)[0]
+    if written not in SCHEMES:
+        known = f"write {scheme}:// in small letters" if scheme in SCHEMES else f"URLs begin with {_choices()}"
+        raise ArgumentsError(f"{shown_url} is not supported; {known}; of a local folder, write the whole path")
+    if not place:
+        raise ArgumentsError(f"{text} names no bucket; write {_form(scheme)}")
+    if re.search(r"[?#\x00-\x1f\x7f]", rest):
+        raise ArgumentsError(f"{shown_url} is followed by ?, # or a control character; write {_form(scheme)}")
+    if {"", ".", ".."} & {*unquote(f"{place}/{path}" if path else place).split("/")}:
+        raise ArgumentsError(f"{shown_url} has a part '', '.' or '..'; write the URL of the folder without it")
+    return start + rest
+
+
+def _choices() -> str:
+    return ", ".join(f"{scheme}://" for scheme in SCHEMES)
+
+
+def _form(scheme: str) -> str:
+    return f"{scheme}://datasets/OWNER/NAME" if scheme == HUB else f"{scheme}://BUCKET/PATH"
 
 
 def is_hub(url: str) -> bool:
     """Return whether a URL is one of the Hugging Face Hub."""
     return url.startswith(f"{HUB}://")
+
+
+def parent(url: str) -> str:
+    """Return the URL of the folder that a folder is in; "" for a whole bucket or dataset.
+
+    >>> parent("s3://bucket/stores/kitchens"), parent("s3://bucket")
+    ('s3://bucket/stores', '')
+    """
+    above, _, _ = url.rpartition("/")
+    return above if above.count("/") >= (4 if is_hub(url) else 2) else ""
 
 
 def on_disk(given: PathLike, option: str) -> Path:

@@ -15,7 +15,7 @@ from featcache import schema, sums
 from featcache.errors import StoreError
 from featcache.progress import Progress, silent
 from featcache.remote.opening import opened
-from featcache.remote.urls import url_of
+from featcache.remote.urls import SCHEMES, scheme_of, url_of
 from featcache.store import _compressed
 from featcache.store import _format as fmt
 
@@ -100,7 +100,7 @@ class Archive:
     def _fetch(self, name: str) -> bytes:
         if self._system is None:
             return fmt.read_bytes(Path(self._root, name))
-        if url_of(self.source):
+        if scheme_of(self.source) in SCHEMES:
             return bytes(self._system.get(name))
         try:
             return bytes(self._system.cat_file(f"{self._root}/{name}"))
@@ -112,10 +112,9 @@ class Archive:
 
 def _file_system(source: str) -> tuple[Any, str]:
     """The objects below a URL, or the file system of fsspec and its folder; (None, folder) for a local folder."""
-    if url := url_of(source):
-        return opened(url), url
-    if "://" not in source:
-        return None, source
+    if "://" not in source or scheme_of(source) in SCHEMES:
+        url = url_of(source)
+        return (opened(url), url) if url else (None, source)
     import fsspec  # type: ignore[import-untyped]
 
     try:

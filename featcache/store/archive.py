@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +26,7 @@ from featcache.errors import StoreError
 from featcache.files import file_sha256, make_folder, making_folder, remove_abandoned
 from featcache.progress import Progress, reporting, silent
 from featcache.remote.opening import opened as opened_place
-from featcache.remote.urls import url_of
+from featcache.remote.urls import SCHEMES, scheme_of, url_of
 from featcache.store import _compressed, _lease, digests
 from featcache.store import _format as fmt
 from featcache.store._packed import CONTENTS, METADATA, Archive, each, shown
@@ -139,7 +139,8 @@ def unpack(source: str | Path, out: str | Path, progress: Progress | bool = Fals
     """
     if url := url_of(out):
         raise StoreError(f"{url} is a URL, and `unpack` writes a local store; name a folder")
-    source = url_of(source) or source
+    if scheme_of(source) in SCHEMES:  # fsspec reads others
+        source = url_of(source)
     with _made(Path(out)) as scratch:
         archive = Archive(source)
         for name, text in archive.original.items():
@@ -252,19 +253,23 @@ def _put(path: Path, data: bytes) -> None:
 def _written(out: str | Path) -> Iterator[tuple[Path, Put]]:
     """Give a scratch folder, and a function that writes a file of `out`, a folder or URL, which must be new.
 
-    When the block fails, all that was written is removed.
+    When the block fails, all that was written is removed. A killed process leaves the beginning of an archive at a URL:
+    equal files are not written again, and those that the new archive does not have are deleted.
     """
     if not (url := url_of(out)):
         with _made(Path(out)) as scratch:
             yield scratch, lambda name, data: _put(scratch / name, data)
         return
     place, written = opened_place(url), list[str]()
-    if place.begin():
+    if (left := place.begin()) and not _is_begun(left):
         raise StoreError(f"{url} has objects; remove them, or name another URL")
 
     def put(name: str, data: bytes) -> None:
+        if name == fmt.SUMS:
+            place.delete(*(set(left) - set(written)))
         written.append(name)
-        place.put(name, data)
+        if name not in left or not place.holds(name, left[name], data):
+            place.put(name, data)
 
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -274,6 +279,13 @@ def _written(out: str | Path) -> Iterator[tuple[Path, Put]]:
             with contextlib.suppress(StoreError):
                 place.delete(*written)
             raise
+
+
+def _is_begun(names: Collection[str]) -> bool:
+    """Return whether these are the files of an archive whose writing was interrupted, and nothing else."""
+    folders = {*fmt.ARRAYS, "journal"}
+    own = all(name in (CONTENTS, *fmt.FIXED_FILES) or name.partition("/")[0] in folders for name in names)
+    return own and CONTENTS in names and fmt.SUMS not in names
 
 
 @contextlib.contextmanager

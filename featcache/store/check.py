@@ -62,6 +62,14 @@ def damage(path: Path, known: Mapping[str, int] = {}, *, fast: bool = False, pro
     return messages
 
 
+def metadata_damage(path: Path) -> list[str]:
+    """List the problems of the files of a store or archive that never change."""
+    if archive.is_archive(path):
+        FeatureStore.open(path)  # raises
+        return []
+    return _metadata(open_unchecked(path))
+
+
 def _unfinished(store: FeatureStore) -> list[str]:
     """List what an undamaged store lacks: clips that were not tried, and clips that failed."""
     messages = []

@@ -13,7 +13,7 @@ from featcache.arguments import PathLike
 from featcache.remote.bucket import Bucket
 from featcache.remote.cache import fetched
 from featcache.remote.urls import url_of
-from featcache.store.check import damage
+from featcache.store.check import damage, metadata_damage
 from featcache.store.provenance import restore
 
 
@@ -25,6 +25,12 @@ def local(given: PathLike, wanted: Collection[str] | None = None) -> Path:
     """
     url = url_of(given)
     return fetched(url, damage, wanted, restore) if url else Path(given)
+
+
+def outline(given: PathLike) -> Path:
+    """Return a folder of stores; below a URL, a folder in which they have all but their features."""
+    url = url_of(given)
+    return fetched(url, lambda folder, _: metadata_damage(folder), features=False) if url else Path(given)
 
 
 def dtypes_below(url: str, pattern: str) -> dict[str, str]:

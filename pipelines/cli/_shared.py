@@ -61,8 +61,8 @@ class _Path(click.Path):
         """Return a Path; pathlib folds the slashes of a URL, and `featcache.remote.urls.url_of` unfolds them."""
         if value == "":
             self.fail("the path is empty; write . for the current folder", param, ctx)
-        if value is not None and not self.urls and url_of(value):
-            self.fail(f"{url_of(value)} is a URL, and this is a local path; name a file or folder", param, ctx)
+        if value is not None and (url := url_of(value)) and not self.urls:
+            self.fail(f"{url} is a URL, and this is a local path; name a file or folder", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -141,7 +141,7 @@ def _print(outcome: "Extraction", summary: str) -> None:
         note(line)
     for name, store in outcome.stores.items():
         counts = ", ".join(f"{count} {state}" for state, count in store.counts().items() if count)
-        echo(f"{store.path}\t{counts}")
+        echo(f"{outcome.urls.get(name, store.path)}\t{counts}")
         if (trained_on := training_data.of(store.recipe, store.facts)) != {}:
             note(f"{name}: training data: {training_data.words(trained_on)}")
         for state in ("absent", "failed"):

@@ -123,6 +123,7 @@ def _extracted(
             options = {"dtype": part.dtype, "engines": engines, "facts": facts, "folder": part.folder}
             outcome = run(part.clips, frozen, folder, plan=plan, **options)
     if url:
+        outcome.urls.update(_urls(outcome, url, folder))
         outcome.notes.append(PUSHED.format(f"{url}/{place_of_part}"))
     return outcome
 
@@ -189,8 +190,14 @@ def merge(
     ):
         outcome = merge_parts(clips, names, folder, report, there)
     if url:
+        outcome.urls.update(_urls(outcome, url, folder))
         outcome.notes.append(PUSHED.format(f"{url}/{clips.name}"))
     return outcome
+
+
+def _urls(outcome: Extraction, url: str, folder: Path) -> dict[str, str]:
+    """Return extractor -> URL of its store. folder: the work folder of the URL."""
+    return {name: f"{url}/{store.path.relative_to(folder).as_posix()}" for name, store in outcome.stores.items()}
 
 
 def _parts_below(url: str) -> Path:

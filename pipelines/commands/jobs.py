@@ -10,7 +10,7 @@ from shlex import quote
 from featcache import plugins
 from featcache.arguments import PathLike, listed, several
 from featcache.errors import ArgumentsError, ConfigError
-from featcache.remote.urls import shown, url_of
+from featcache.remote.urls import parent, shown, url_of
 from pipelines import experiments
 from pipelines.config import RunConfig
 from pipelines.experiments import Choice, Experiment
@@ -62,35 +62,43 @@ def job(
     """
     settings, rows, texts = as_words(set), several(only), as_words(grid)
     numbers, choice = listed(seeds), choice or Choice()
-    here = at_hand(experiment)
+    here, above = at_hand(experiment)
     given, name, home = loaded(here, choice)
-    name = name if here is experiment else quote(shown(str(experiment)))
+    if above:
+        name, home = quote(shown(str(experiment))), above
     place, runs = home if stores is None else stores, Path(runs)
-    folders = {"stores": (shown(place), str(home)), "runs": (str(runs), "runs")}
+    folders = {"stores": (shown(place), shown(home)), "runs": (str(runs), "runs")}
     typed: dict[str, Sequence[object]] = {name: [each] for name, (each, usual) in folders.items() if each != usual}
     typed |= {**choice.words, "set": settings}
     typed |= {"seeds": [numbers] if numbers else [], "only": rows}
     typed["plugins"] = plugins.folders()
     words = [f"--{option} {quote(str(v))}" for option, values in typed.items() for v in values]
     words += [f"--grid {quote(text)}" for text in texts]
-    changed = replace(given.changed(settings, numbers, rows), arguments=" ".join([name, *words]), home=str(home))
+    changed = replace(given.changed(settings, numbers, rows), arguments=" ".join([name, *words]), home=shown(home))
     folder = isinstance(here, str | os.PathLike) and experiments.is_folder(os.fspath(here))
     whole = experiments.swept(changed, experiments.parse_grid(texts)) if texts else changed
     return Job(whole, place, runs, given.note if folder else "")
 
 
-def at_hand(experiment: Chosen) -> Chosen:
-    """Return the local copy of a folder of stores that is named by its URL; anything else as it is.
+def at_hand(experiment: Chosen) -> tuple[Chosen, Path | None]:
+    """Return a local folder for a folder of stores at a URL, without features, and the URL of the folder of all stores.
 
-    Below a URL of the folder of all stores, such as a pushed dataset, it is the only folder of stores there.
+    Anything else is returned as it is, and None. Below a URL of the folder of all stores, such as a pushed dataset, the
+    folder is the only one there. The stores of a whole bucket are fetched at once, because nothing is above it.
     """
-    if not isinstance(experiment, str | os.PathLike) or not url_of(experiment):
-        return experiment
-    from featcache.store.places import local
+    if not isinstance(experiment, str | os.PathLike) or not (url := url_of(experiment)):
+        return experiment, None
+    from featcache.store.places import local, outline
 
-    folder = local(experiment)
+    folder = outline(url)
     below = [path.parent for path in folder.glob("*/manifest.csv")]
-    return below[0] if len(below) == 1 and not (folder / "manifest.csv").exists() else folder
+    if len(below) == 1 and not (folder / "manifest.csv").exists():
+        return below[0], Path(url)
+    if above := parent(url):
+        return folder, Path(above)
+    if (folder / "manifest.csv").exists():
+        folder = local(url)
+    return folder, folder.parent
 
 
 def experiment(

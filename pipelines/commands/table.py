@@ -92,7 +92,7 @@ def choose(experiment: Chosen, runs: PathLike = "runs", *, metric: str | None = 
     metric: in per cent, to compare by (default: that of the experiment).
     Raises ConfigError if no row has two settings with results.
     """
-    rows, chosen = read(Path(runs) / RESULTS), loaded(at_hand(experiment))[0].recorded
+    rows, chosen = read(Path(runs) / RESULTS), loaded(at_hand(experiment)[0])[0].recorded
     return choosing.table(rows, choosing.evaluated(chosen, rows, Path(runs)), metric)
 
 

@@ -64,6 +64,7 @@ class Extraction:
     seconds: float = 0.0
     busy: float = 0.0  #: seconds in which extractors computed; the rest is decoding and writing
     notes: list[str] = field(default_factory=list)  #: remarks to print for the user
+    urls: dict[str, str] = field(default_factory=dict)  #: extractor -> URL of its store, if it was pushed
 
     def frame(self) -> "pd.DataFrame":
         """Return a line per store: its extractor, path, shape of a row, and the number of clips in each state."""

@@ -10,15 +10,17 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import featcache
 import pipelines
-from featcache.errors import ConfigError, StoreError
-from featcache.remote import bucket as buckets
+from featcache.errors import ArgumentsError, ConfigError, StoreError
 from featcache.remote import cache, urls
 from featcache.remote.bucket import Bucket, reason
 from featcache.remote.urls import url_of
@@ -26,6 +28,7 @@ from featcache.store import archive
 from featcache.store.places import local
 from pipelines.cli import main
 from tests.conftest import ROOT
+from tests.helpers.media import write_sound
 from tests.helpers.objects import serving
 from tests.helpers.stores import manifest, run, small_blocks, write_all, write_store
 
@@ -86,8 +89,56 @@ def remote(server, stores):
 
 def test_urls_are_recognised_as_text_and_as_paths():
     assert url_of("s3://bucket/a/") == url_of(Path("s3://bucket/a")) == "s3://bucket/a"
-    assert [url_of(text) for text in ("s3", "s3:", "a/s3://b", "stores", "https://x/y", "")] == [""] * 6
-    assert (url_of("gs://b"), url_of("az://b/c")) == ("gs://b", "az://b/c")
+    assert [url_of(text) for text in ("s3", "a/s3://b", "stores", "./a:/b", "/a:/b", "")] == [""] * 6
+    assert (url_of("gs://b"), url_of("az://b/c@d")) == ("gs://b", "az://b/c@d")
+    assert [url_of(f"hf://datasets/o/n{end}") for end in ("@main/p/", "@refs%2Fpr%2F1")] == [
+        "hf://datasets/o/n@main/p",
+        "hf://datasets/o/n@refs%2Fpr%2F1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("s3://", "no bucket.*s3://BUCKET/PATH"),
+        ("s3:///x", "no bucket.*s3://BUCKET/PATH"),
+        ("hf://", "hf://datasets/OWNER/NAME"),
+        ("S3://bucket/x", "S3://bucket/x.*write s3://"),
+        ("gcs://bucket/x", "gcs://bucket/x.*gs://.*whole path"),
+        ("http://host/x", "http://host/x.*s3://"),
+        ("s3://bucket/x?versionId=3", r"s3://bucket/x .*\?"),
+        ("s3://bucket/x#part", "s3://bucket/x .*#"),
+        ("s3://bucket/one/x/..", r"s3://bucket/one/x/\.\. .*'\.\.'"),
+        ("s3://bucket/one/%2e%2E/x", "s3://bucket/one/%2e%2E/x .*'..'"),
+        ("hf://datasets/o/n/../x", "hf://datasets/o/n/../x .*'..'"),
+        ("gs://bucket/./x", "'.'"),
+        ("s3://bucket/a//b", "s3://bucket/a//b .*''"),
+    ],
+)
+def test_nearly_right_urls_are_errors_and_no_folders(text, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentsError, match=words):
+        url_of(text)
+    if not text.startswith(("s3:///", "gs", "s3://bucket/a//")):  # pathlib folds these into right URLs
+        with pytest.raises(ArgumentsError):
+            url_of(Path(text))
+    for command in (["extract", "videos.csv", "hog", "--stores", text], ["pack", ".", text], ["unpack", text, "x"]):
+        if (command[0], text[:5]) in (("unpack", "gcs:/"), ("unpack", "http:")):  # fsspec reads them
+            continue
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 2, (command, done.output)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["s3://KEY:SECRET@bucket/x", "s3://KEY:SEC/SECRET@bucket/x", "gs://SECRET@bucket"])
+def test_credentials_in_a_url_are_refused_and_not_printed(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (["check", text], ["extract", "videos.csv", "hog", "--stores", text], ["unpack", text, "x"]):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 2
+        assert "AWS_ACCESS_KEY_ID" in done.output or "GOOGLE_SERVICE_ACCOUNT" in done.output
+        assert "SEC" not in done.output.replace("AWS_SECRET_ACCESS_KEY", "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_remote_store_is_fetched_once_and_equals_the_local_one(server, remote, monkeypatch):
@@ -228,6 +279,29 @@ def test_archives_are_packed_to_urls_and_unpacked_from_them(server, stores, tmp_
 
 
 @pytest.mark.slow
+def test_a_pack_that_was_killed_is_resumed_and_other_objects_are_left_alone(server, stores, tmp_path):
+    store, url = stores / "toy" / "hog.zarr", "s3://bucket/archives/hog.zarr"
+    archive.pack(store, tmp_path / "here.zarr")
+    whole, place = files(tmp_path / "here.zarr"), Bucket(url)
+    kept = [name for name in sorted(whole) if name != "SHA256SUMS"][:4]
+    assert "archive.json" in kept
+    for name in kept:
+        place.put(name, whole[name])
+    place.put("journal/9.log", b"of an older attempt")
+    server.clear()
+    archive.pack(store, url)
+    assert {name: bytes(place.get(name)) for name in place.listing()} == whole
+    assert server.counted("PUT") == len(whole) - len(kept)
+    for other in ("notes.txt", "kitchens/hog.zarr/zarr.json", "README.md"):
+        place.delete(*place.listing())
+        place.put("archive.json", b"x")
+        place.put(other, b"x")
+        with pytest.raises(StoreError, match="has objects"):
+            archive.pack(store, url)
+        assert set(place.listing()) == {"archive.json", other}
+
+
+@pytest.mark.slow
 def test_a_pack_that_fails_leaves_nothing(server, stores):
     server.fault = lambda request: "<Error><Code>AccessDenied</Code></Error>" if "archive.json" in request.path else ""
     with pytest.raises(StoreError, match=r"archive\.json.*AccessDenied"):
@@ -352,11 +426,202 @@ def test_after_a_boot_the_cache_is_verified_and_mended(server, remote, monkeypat
 
 
 @pytest.mark.slow
-def test_names_cannot_leave_the_cache(server, monkeypatch):
-    entry = buckets.Entry(1, "x")
-    monkeypatch.setattr(Bucket, "listing", lambda self: {"toy/../../../evil/manifest.csv": entry})
-    with pytest.raises(StoreError, match="no stores"):
+@pytest.mark.parametrize(
+    "name", ["../manifest.csv", "toy/../../evil/manifest.csv", "x.zarr/../../evil", "x.zarr//evil", "./manifest.csv"]
+)
+def test_names_cannot_leave_the_cache(server, remote, tmp_path, name):
+    """By a real listing: the client leaves out nothing, and a name that is no path in a folder is an error."""
+    place_object(server, f"all/stores/{name}", b"x")
+    before = {path for path in tmp_path.rglob("*") if cache.home() not in path.parents}
+    try:
+        with pytest.raises(StoreError, match=rf"^{URL} has an object '.*{re.escape(name)}', .*remove it"):
+            local(URL)
+    finally:
+        place_object(server, f"all/stores/{name}", method="DELETE")
+    assert {path for path in tmp_path.rglob("*") if cache.home() not in path.parents} <= {*before, cache.home()}
+    assert not list(cache.home().rglob("evil"))
+
+
+def place_object(server, name, data=b"", method="PUT"):
+    """Put or delete an object by a plain request, because the client refuses odd names."""
+    headers = {"Authorization": "AWS key:unchecked"}
+    request = urllib.request.Request(f"{server.url}/bucket/{name}", data, headers, method=method)
+    urllib.request.urlopen(request).close()
+
+
+@pytest.mark.slow
+def test_two_urls_never_share_a_folder_of_the_cache(server, stores):
+    """A link of the cache that leads elsewhere, as `..` in a URL has once made it, is replaced."""
+    upload(stores)
+    upload(stores / "toy" / "hof.zarr", "s3://bucket/other/hog.zarr")
+    right, wrong = local(f"{URL}/toy/hog.zarr"), local("s3://bucket/other/hog.zarr")
+    right.unlink()
+    right.symlink_to(wrong.resolve())
+    assert files(local(f"{URL}/toy/hog.zarr")) == files(stores / "toy" / "hog.zarr")
+
+
+@pytest.mark.slow
+def test_markers_of_folders_are_left_out(server, remote):
+    markers = ["", "toy/", "toy/hog.zarr/", "toy/hog.zarr/features/", "toy/hog.zarr/features/c/"]
+    try:
+        for name in markers:
+            place_object(server, f"all/stores/{name}")
+        assert b"all/stores/toy/<" in urllib.request.urlopen(f"{server.url}/bucket").read()
+        assert files(local(URL)) == files(remote)
+        assert files(local(f"{URL}/toy/hog.zarr")) == files(remote / "toy" / "hog.zarr")
+    finally:
+        for name in markers:
+            place_object(server, f"all/stores/{name}", method="DELETE")
+
+
+@pytest.mark.slow
+def test_an_object_that_is_also_a_folder_is_named(server, remote):
+    Bucket(URL).put("toy/hog.zarr/features/c", b"x")
+    with pytest.raises(StoreError, match=rf"^{URL}/toy/hog\.zarr/features/c is an object, .*remove"):
         local(URL)
+
+
+@pytest.mark.slow
+def test_an_experiment_at_a_url_fetches_only_what_its_runs_read(server, remote, tmp_path):
+    def fetched(store):
+        return [each for each in server.requests if f"{store}.zarr/features/c/" in each.path]
+
+    words = ["--feeds", "hog", "--method", "dann", "--seeds", "0", "--shift", "day:night", "--set", "steps=2"]
+    words += ["--runs", str(tmp_path / "runs")]
+    near = [*words[:-1], str(tmp_path / "near")]
+    tried = ["--workers", "1", "--quiet"]
+    for place, its_words in ((f"{URL}/toy", words), (str(remote / "toy"), near)):
+        done = CliRunner().invoke(main, ["train-head", place, *its_words, *tried])
+        assert done.exit_code == 0, done.output
+    assert fetched("hog")
+    assert not fetched("hof")
+    ids = [sorted(path.name for path in (tmp_path / name).glob("*/config.json")) for name in ("runs", "near")]
+    assert ids[0] == ids[1]
+    assert ids[0]
+    shutil.rmtree(cache.home())
+    assert CliRunner().invoke(main, ["evaluate", str(remote / "toy"), *words]).exit_code == 0
+    server.clear()
+    done = CliRunner().invoke(main, ["table", f"{URL}/toy", *words])
+    assert done.exit_code == 0, done.output
+    assert not fetched("h")
+    experiment = pipelines.experiment(f"{URL}/toy", feeds="hog", shift="day:night", seeds=0)
+    assert pipelines.train(experiment, runs=tmp_path / "runs", set="steps=2", workers=1)
+    assert fetched("hog")
+    assert not fetched("hof")
+
+
+@pytest.mark.slow
+def test_a_store_that_is_being_written_is_not_called_damaged(server, remote, monkeypatch):
+    """Clips are appended while the store is read: what was fetched are older and newer objects."""
+    place, changed = Bucket(f"{URL}/toy/hog.zarr"), []
+    data = bytes(place.get("SHA256SUMS"))
+    place.put("SHA256SUMS", data.replace(b"a", b"b"))
+
+    def change(request):
+        if "hog.zarr/state/c/" in request.path and request.method == "GET" and not changed:
+            changed.append(request)
+            place.put("state/c/99", b"new")
+        return ""
+
+    server.fault = change
+    with pytest.raises(StoreError, match=rf"^{URL}/toy/hog\.zarr is being written; run the same command again"):
+        local(URL)
+    with pytest.raises(StoreError, match=rf"^{URL}/toy/hog\.zarr is damaged"):
+        local(URL)
+    assert not list(cache.home().glob("[0-9a-f]*/state/c/99"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"])
+def test_an_endpoint_needs_a_scheme(server, remote, variable, monkeypatch):
+    address = server.url.removeprefix("http://")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv(variable, address)
+    for odd in (address, "http://", f"http://name:secret@{address}", "http://a host"):
+        monkeypatch.setenv(variable, odd)
+        with pytest.raises(ConfigError, match=rf"^{variable} is .*http://HOST:PORT") as raised:
+            local(URL)
+        assert "secret" not in str(raised.value)
+    if variable != "AWS_ENDPOINT_URL_S3":
+        monkeypatch.setenv(variable, server.url)
+        assert files(local(URL)) == files(remote)
+
+
+@pytest.mark.slow
+def test_a_panic_of_the_client_is_one_sentence(server, monkeypatch):
+    panic = type("PanicException", (BaseException,), {})
+
+    def fail(*_, **__):
+        raise panic("request valid")
+
+    place = Bucket(URL)
+    monkeypatch.setattr(place, "_client", SimpleNamespace(list=fail, exceptions=place._client.exceptions))
+    with pytest.raises(StoreError, match=rf"^{URL} cannot be read or written: request valid"):
+        place.listing()
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_to(server, remote, monkeypatch, tmp_path):
+    """A verified folder is used as it is, after a boot, too; what is not there names FEATCACHE_STORES."""
+    copy = local(URL)
+    (tmp_path / "boot").write_text("another boot")
+    monkeypatch.setattr(cache, "BOOT", tmp_path / "boot")
+
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    for name in ("locked", "making_folder", "write_file"):
+        monkeypatch.setattr(cache, name, refuse)
+    for name in ("write_text", "symlink_to"):
+        monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr(Path, "mkdir", lambda path, *_, **__: path.exists() or refuse(path))
+    seen = []
+    monkeypatch.setattr("featcache.store.places.damage", lambda *words: seen.append(words) or [])
+    assert local(URL) == copy
+    assert local(URL) == copy
+    assert len(seen) == 2  # two stores, verified once in this process
+    Bucket(URL).put("toy/manifest.csv", bytes(remote.joinpath("toy", "manifest.csv").read_bytes() + b"\n"))
+    with pytest.raises(StoreError, match=rf"^{URL} cannot be fetched .*FEATCACHE_STORES"):
+        local(URL)
+
+
+@pytest.mark.slow
+def test_machines_that_share_a_cache_verify_it_once_each(server, remote, monkeypatch, tmp_path):
+    seen, boot = [], tmp_path / "boot"
+    local(URL)
+    monkeypatch.setattr(cache, "BOOT", boot)
+    monkeypatch.setattr("featcache.store.places.damage", lambda *words: seen.append(words) or [])
+    for _ in range(2):
+        for node in ("one", "other"):
+            cache._verified.clear()  # another process
+            boot.write_text(node)
+            local(URL)
+    assert len(seen) == 2 * 2
+
+
+@pytest.mark.slow
+def test_what_killed_fetches_have_left_is_removed(server, remote):
+    left = cache.home() / f".{'a' * 64}.123-0a.partial"
+    left.joinpath("a" * 64).mkdir(parents=True)
+    (left / "lock").touch()
+    local(URL)
+    assert not left.exists()
+
+
+@pytest.mark.slow
+def test_extract_prints_urls(server, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_sound(videos / "a.wav", np.sin(np.arange(16_000)).astype(np.float32), 16_000)
+    (videos / "toy.csv").write_text("clip_id,source,split,domain\na,a.wav,train,day\n")
+    words = ["extract", str(videos / "toy.csv"), "logmel", "--stores", URL]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{URL}/toy/logmel.zarr\t1 done\n"
+    done = CliRunner().invoke(main, [*words, "--shards", "0/1"])
+    assert done.stdout == f"{URL}/toy/.shards/0-of-1/logmel.zarr\t1 done\n"
+    done = CliRunner().invoke(main, ["merge", str(videos / "toy.csv"), "--stores", URL])
+    assert done.stdout == f"{URL}/toy/logmel.zarr\t1 done\n"
 
 
 @pytest.mark.slow
