@@ -162,16 +162,18 @@ class _Thread:
             raise StoreError(f"{error}; the rows are kept in {self._root}") from error
 
     def _run(self) -> None:
-        pause, warned = PAUSE, False
+        pause, warned = PAUSE, set[bool]()
         while not self._ended.wait(pause):
             try:
                 self._push()
                 pause = PAUSE
             except (FeatcacheError, OSError) as error:  # extraction continues, and `finish` pushes what is left
                 pause = min(2 * pause, LONGEST)
-                if not (warned or self._stopped.is_set()):
-                    warned = True
-                    warnings.warn(f"{error}; extraction continues, and what is left is pushed later", stacklevel=1)
+                lost = isinstance(error, LostError)
+                if lost not in warned and not self._stopped.is_set():
+                    warned.add(lost)
+                    rest = f"the rows are kept in {self._root}" if lost else "what is left is pushed later"
+                    warnings.warn(f"{error}; extraction continues, and {rest}", stacklevel=1)
 
     def _push(self, *, last: bool = False) -> None:
         """Push the manifest and all stores; a store that fails does not keep the others."""
@@ -216,11 +218,11 @@ class _Manifest:
     def _compare(self, clips: Manifest) -> None:
         """Fetch it, and raise StoreError unless its clips are the first of `clips`."""
         try:
-            self._pushed, self._version, _ = self._bucket.read(self._name)
+            data, version, _ = self._bucket.read(self._name)
         except FileNotFoundError:
             self._pushed, self._version = b"", ""
             return
-        write_file(self._fetched, self._pushed, shared=True)
+        write_file(self._fetched, data, shared=True)
         there = Manifest.read(self._fetched)
         if there.clips and not rows_csv(clips).startswith(rows_csv(there)):
             raise StoreError(
@@ -228,6 +230,7 @@ class _Manifest:
                 f"clips of manifest {clips.name!r}; add new clips only after the old ones, extract to another --stores "
                 "URL, or remove this object if there are no stores next to it"
             )
+        self._pushed, self._version = data, version
 
 
 def _absolute(path: Path) -> bytes:
