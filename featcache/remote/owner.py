@@ -52,6 +52,7 @@ class Owner:
         self._bucket, self._store, self._token = bucket, name, token
         self._name, self._newest, self._version = beside(name, "writer.json"), "", ""
         self._lock, self._ended, self._lost = threading.Lock(), threading.Event(), False
+        self._shown = time.time()  # when the last sign of life began; it goes on while the machine is suspended
         self._heart = threading.Thread(target=self._beat, name=f"owner of {name}", daemon=True)
 
     def take(self) -> bool:
@@ -87,9 +88,14 @@ class Owner:
                 self._swap(free=False)
 
     def check(self) -> None:
-        """Raise LostError if it has been noticed that another process is the owner; no request is made."""
+        """Raise LostError if it has been noticed that another process is the owner.
+
+        That is confirmed if two signs of life are missing, as after the machine was suspended; else no request is made.
+        """
         if self._lost:
             raise self._taken()
+        if abs(time.time() - self._shown) > 2 * BEAT:
+            self.confirm()
 
     def confirm(self) -> None:
         """Show a sign of life; LostError if another process has become the owner."""
@@ -115,15 +121,16 @@ class Owner:
 
     def _swap(self, *, free: bool) -> None:
         """Replace the object; it must be of the version that was read or written last."""
-        self.check()
-        data = self._data(free=free)
+        if self._lost:
+            raise self._taken()
+        data, began = self._data(free=free), time.time()
         version = self._bucket.swap(self._name, data, self._version)
         if not version and (present := self._own()):
             version = self._bucket.swap(self._name, data, present)
         if not version:
             self._lost = True
             raise self._taken()
-        self._version = version
+        self._version, self._shown = version, began
 
     def _own(self) -> str:
         """Return the version of the object if this process has written it, although it was told that this failed."""

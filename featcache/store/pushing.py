@@ -7,7 +7,8 @@ What holds, whatever is killed, suspended or cut off, and however many machines 
 
 - **One writer.** A store is owned (`featcache/remote/owner.py`) before it is listed, and until all threads that push
   have ended. Signs of life do not depend on pushes and fetches. Ownership is confirmed before a block is touched,
-  before its `state` is written, and at the end. If it is lost, nothing more is pushed, and the command fails.
+  before its `state` is written, before any request if signs of life are missing, and at the end. If it is lost, nothing
+  more is pushed, and the command fails.
 - **Whole blocks.** A block is pushed when it is committed: its files, and `state` last, which must be new. Readers
   trust only `state`.
 - **One manifest.** It is fetched before anything is written. Its clips must be the first of the clips that are
@@ -380,22 +381,28 @@ class _Pusher:
             self._recorded.clear()
 
     def _confirm(self) -> None:
-        """Raise StoreError unless this process is the owner and may continue."""
+        """Raise StoreError unless the service confirms that this process is the owner."""
+        self._check()
+        self._owner.confirm()
+
+    def _check(self) -> None:
+        """Raise StoreError if this process is to stop, or if it has been noticed that it is not the owner any more."""
         if self._stopped():
             raise StoreError(f"{self._bucket.url}/{self._name}: pushing was stopped")
-        self._owner.confirm()
+        self._owner.check()
 
     def _get(self, name: str) -> bytes:
         return bytes(self._bucket.get(f"{self._name}/{name}"))
 
     def _put(self, name: str, data: bytes) -> None:
-        if self._stopped():
-            raise StoreError(f"{self._bucket.url}/{self._name}: pushing was stopped")
+        self._check()
         self._bucket.put(f"{self._name}/{name}", data)
         self._objects.add(name)
 
     def _delete(self, *names: str) -> None:
-        self._bucket.delete(*(f"{self._name}/{name}" for name in names))
+        for name in names:
+            self._check()
+            self._bucket.delete(f"{self._name}/{name}")
         self._objects.difference_update(names)
 
 

@@ -734,3 +734,29 @@ def test_a_store_that_is_quiet_by_the_clock_of_the_service_is_taken_over(server,
 def test_processes_of_a_machine_have_one_token(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(lambda _: pushing._token(tmp_path), range(8)))) == 1
+
+
+def test_a_writer_that_was_suspended_asks_before_each_request(server, monkeypatch):  # noqa: F811
+    """It is taken over while it pushes the files of a block, which it does not finish."""
+    extract(stop_after=9)
+    (folder,) = (cache.home() / "work").glob("*/stores")
+    write(folder)
+    Bucket(URL).delete("toy/.hog.zarr.writer.json")
+    pusher = pusher_of(folder / "toy" / "hog.zarr", {})
+    monkeypatch.setattr(pushing, "AT_ONCE", 1)
+    monkeypatch.setattr(owner, "BEAT", -1.0)  # no sign of life is new enough
+    after = []
+
+    def fault(request):
+        if after and "/hog.zarr/" in request.path and request.method in ("PUT", "DELETE"):
+            after.append(request)
+        if request.method == "PUT" and "/features/c/0" in request.path:
+            name, ours, theirs = "toy/.hog.zarr.writer.json", b'"token": "token"', b'"token": "another"'
+            Bucket(URL).put(name, bytes(Bucket(URL).get(name)).replace(ours, theirs))
+            after.append(request)
+        return ""
+
+    server.fault = fault
+    with pytest.raises(StoreError, match="just become the writer"):
+        pusher.push()
+    assert len(after) == 1
