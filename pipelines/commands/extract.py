@@ -118,7 +118,7 @@ def _extracted(
     with place(order, ours, plan) as (frozen, engines, facts):
         url, home = url_of(stores), Path(clips.name)
         place_of_part = str(shard.folder(home) if shard else home)
-        with working(stores, place_of_part, [extractor.store for extractor in frozen]) as folder:
+        with working(stores, place_of_part, [extractor.store for extractor in frozen], ours) as folder:
             part = part_of(clips, frozen, folder / home, shard, plan, dtype, url and f"{url}/{home}")
             options = {"dtype": part.dtype, "engines": engines, "facts": facts, "folder": part.folder}
             outcome = run(part.clips, frozen, folder, plan=plan, **options)
@@ -185,7 +185,7 @@ def merge(
     url = url_of(stores)
     there = _parts_below(f"{url}/{clips.name}") if url else None
     with (
-        working(stores, clips.name, names or (stores_of_parts(there) if there else [])) as folder,
+        working(stores, clips.name, names or (stores_of_parts(there) if there else []), clips) as folder,
         reporting(progress, f"merge {', '.join(names)}".strip(), "clip") as report,
     ):
         outcome = merge_parts(clips, names, folder, report, there)

@@ -6,8 +6,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +24,10 @@ import pipelines
 from featcache.errors import BusyError, ConfigError, StoreError
 from featcache.remote import cache, owner
 from featcache.remote.bucket import Bucket
-from featcache.store import provenance, pushing
+from featcache.store import digests, provenance, pushing
 from featcache.store.places import local
 from featcache.store.pushing import working
+from featcache.store.reader import open_unchecked
 from pipelines.cli import main
 from pipelines.extraction.shards import Shard
 from tests.conftest import ROOT
@@ -58,8 +63,16 @@ def objects(url=STORE):
 
 
 def extract(**options):
-    with working(URL, "toy", ["hog"]) as folder:
+    with working(URL, "toy", ["hog"], options.get("clips", MANIFEST)) as folder:
         return write(folder, **options)
+
+
+def pusher_of(store, listing):
+    """The pusher of toy/hog.zarr, which this process has become the owner of."""
+    held = owner.Owner(Bucket(URL), "toy/hog.zarr", "token")
+    held.take()
+    held.abandon()  # it shows no signs of life
+    return pushing._Pusher(Bucket(URL), store, "toy/hog.zarr", listing, held, lambda: False)
 
 
 def equal(plain):
@@ -95,20 +108,26 @@ def test_plain_zarr_opens_the_remote_store(server, plain):  # noqa: F811
     assert (group["features"][:] == zarr.open(plain / "toy" / "hog.zarr")["features"][:]).all()
 
 
-def test_readers_see_whole_blocks_only(server):  # noqa: F811
-    seen = []
+def test_readers_see_whole_blocks_only(server, plain, tmp_path):  # noqa: F811
+    """Just before each `state` is written, all other files of its block are there, and are those of the block."""
+    expected, seen = files(plain / "toy" / "hog.zarr"), []
 
     def look(request):
-        if request.method == "PUT" and "state/c/" in request.path:
-            names = {r.path.partition("hog.zarr/")[2] for r in server.requests if r.method == "PUT"}
-            block = request.path.rpartition("/")[2]
-            assert {f"digest/c/{block}/0", f"length/c/{block}", "SHA256SUMS"} <= names
-            seen.append(block)
+        name = request.path.partition("hog.zarr/")[2].partition("?")[0]
+        if request.method == "PUT" and name.startswith("state/c/"):
+            block, copy = int(name.rpartition("/")[2]), tmp_path / f"at{request.number}"
+            for other, data in (objects() | {name: expected[name]}).items():
+                (copy / other).parent.mkdir(parents=True, exist_ok=True)
+                (copy / other).write_bytes(data)
+            try:
+                seen.append((block, digests.damaged(copy, block, open_unchecked(copy).layout)))
+            except Exception as error:
+                seen.append((block, repr(error)))
         return ""
 
     server.fault = look
     extract()
-    assert sorted(seen) == list("012345")
+    assert sorted(seen) == [(block, "") for block in range(6)]
 
 
 def faulty(server):  # noqa: F811
@@ -236,7 +255,7 @@ def test_a_store_that_is_made_again_replaces_the_remote_one(server, tmp_path):  
     """As `extract` does when a row is beyond float16."""
     wide = RECIPE | {"dtype": "float32"}
     extract(stop_after=6)
-    with working(URL, "toy", ["hog"]) as folder:
+    with working(URL, "toy", ["hog"], MANIFEST) as folder:
         featcache.store.writer.set_aside(folder / "toy" / "hog.zarr", "float16")
         write(folder, recipe=wide, rows=ROWS * 1e6)
     write(tmp_path / "plain", recipe=wide, rows=ROWS * 1e6)
@@ -252,7 +271,7 @@ def test_another_recipe_is_refused(server, plain, monkeypatch, tmp_path):  # noq
 
 
 def test_one_process_writes_at_a_time(server, monkeypatch, tmp_path):  # noqa: F811
-    with working(URL, "toy", ["hog"]) as folder:
+    with working(URL, "toy", ["hog"], MANIFEST) as folder:
         write(folder, stop_after=5)
         with pytest.raises(BusyError, match=f"process {os.getpid()}"):
             extract()
@@ -263,7 +282,7 @@ def test_one_process_writes_at_a_time(server, monkeypatch, tmp_path):  # noqa: F
 
 
 def test_a_writer_that_is_quiet_is_taken_over_and_says_so(server, monkeypatch, tmp_path):  # noqa: F811
-    first = working(URL, "toy", ["hog"])
+    first = working(URL, "toy", ["hog"], MANIFEST)
     mine = first.__enter__()
     write(mine, stop_after=5)
     while not [request for request in server.requests if "hog.zarr/state/c/0" in request.path]:
@@ -272,7 +291,6 @@ def test_a_writer_that_is_quiet_is_taken_over_and_says_so(server, monkeypatch, t
     another_machine(monkeypatch, tmp_path)
     monkeypatch.setattr(owner, "STALE", -1.0)  # as if it had shown no sign of life
     assert extract() == 22 - 4
-    monkeypatch.setattr(owner, "REFRESH", -1.0)
     with pytest.raises(StoreError, match=rf"another process has just become the writer.*kept in {mine}"):
         first.__exit__(None, None, None)
 
@@ -291,7 +309,7 @@ def test_a_block_of_other_content_is_refused(server):  # noqa: F811
     Bucket(STORE).put("state/c/3", b"other")
     (folder,) = (cache.home() / "work").glob("*/stores")
     write(folder)
-    pusher = pushing._Pusher(Bucket(URL), folder / "toy" / "hog.zarr", "toy/hog.zarr", {})
+    pusher = pusher_of(folder / "toy" / "hog.zarr", {})
     with pytest.raises(StoreError, match="block 3 was written by another process"):
         pusher.push()
 
@@ -380,7 +398,7 @@ def test_a_block_that_is_written_again_keeps_its_lines_until_it_is_pushed(server
     store = folder / "toy" / "hog.zarr"
     old, new = (dict.fromkeys(range(9), f"{size} 1 a") for size in (1, 2))
     provenance.Record(store).append(*(f"{row} {text}" for row, text in old.items()))
-    pusher = pushing._Pusher(Bucket(URL), store, "toy/hog.zarr", Bucket(URL).listing())
+    pusher = pusher_of(store, Bucket(URL).listing())
     pusher.begin(True)
     pusher.push(last=True)
     pushed = provenance.parsed(bytes(Bucket(URL).get("toy/.hog.zarr.files")), "record")
@@ -453,3 +471,292 @@ def test_missing_parts_of_a_url_are_named(server, videos, tmp_path):  # noqa: F8
     done = CliRunner().invoke(main, ["merge", *words])
     assert done.exit_code == 1
     assert re.search(rf"{URL}/kitchens/.shards lacks 2 of 3 parts of hog.*1/3, 2/3", done.output)
+
+
+class Other:
+    """Another machine: its commands have another cache, another work folder and, in `owner.STALE`, no patience."""
+
+    def __init__(self, monkeypatch, tmp_path):
+        self.patch, self.place, self.mine = monkeypatch, tmp_path, os.environ["FEATCACHE_STORES"]
+
+    def __enter__(self):
+        another_machine(self.patch, self.place)
+
+    def __exit__(self, *_):
+        self.patch.setenv("FEATCACHE_STORES", self.mine)
+
+
+def test_a_store_is_listed_after_it_is_owned(server, plain, monkeypatch, tmp_path):  # noqa: F811
+    """Another machine writes the whole store just before this one becomes the owner."""
+    take = owner.Owner.take
+
+    def late(own):
+        monkeypatch.setattr(owner.Owner, "take", take)
+        with Other(monkeypatch, tmp_path):
+            assert extract() == 22
+        return take(own)
+
+    monkeypatch.setattr(owner.Owner, "take", late)
+    with pytest.raises(StoreError, match="another recipe"):
+        extract(recipe=RECIPE | {"version": 2}, rows=ROWS * 3)
+    equal(plain)
+
+
+def test_a_manifest_below_a_url_does_not_shrink(server, monkeypatch, tmp_path):  # noqa: F811
+    first = replace(MANIFEST, clips=MANIFEST.clips[:6])
+    extract(clips=first)
+    with Other(monkeypatch, tmp_path), working(URL, "toy", ["logmel"], MANIFEST) as folder:
+        MANIFEST.write(folder / "toy" / "manifest.csv")
+    before = bytes(Bucket(URL).get("toy/manifest.csv"))
+    with pytest.raises(StoreError, match=rf"{URL}/toy/manifest.csv has 22 clips.*6 clips.*'toy'"):
+        extract(clips=first)
+    assert bytes(Bucket(URL).get("toy/manifest.csv")) == before
+
+
+@pytest.mark.parametrize(("theirs", "error"), [(22, ""), (25, r"manifest.csv has 25 clips.*22 clips")])
+def test_a_manifest_is_replaced_only_if_it_is_unchanged(server, theirs, error):  # noqa: F811
+    """Another machine writes its manifest, of as many clips, after this one has looked."""
+    more = (featcache.Clip(f"{i:03}", "d", "train", f"{i}.mp4") for i in range(22, 30))
+    other = replace(MANIFEST, clips=(*MANIFEST.clips, *more)[:theirs]).content("/elsewhere")
+
+    def command():
+        with working(URL, "toy", ["hog"], MANIFEST) as folder:
+            Bucket(URL).put("toy/manifest.csv", other)
+            write(folder)
+
+    if error:
+        with pytest.raises(StoreError, match=error):
+            command()
+        assert bytes(Bucket(URL).get("toy/manifest.csv")) == other
+    else:
+        command()
+
+
+@pytest.mark.parametrize("during", ["push", "fetch"])
+def test_a_writer_shows_signs_of_life_during_every_request(server, monkeypatch, tmp_path, during):  # noqa: F811
+    """No other machine takes a store over while one request takes longer than it waits."""
+    if during == "fetch":
+        extract(stop_after=10)
+    monkeypatch.setattr(owner, "BEAT", 0.05)
+    beats, method, slow = [], {"push": "PUT", "fetch": "GET"}[during], threading.Event()
+
+    def fault(request):
+        if request.method == method and "/features/c/0" in request.path and not slow.is_set():
+            slow.set()
+            before = len(beats)
+            deadline = time.monotonic() + 20
+            while len(beats) < before + 5 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            beats.append("during" if len(beats) >= before + 5 else "none")
+        if request.method == "PUT" and request.path.endswith("writer.json"):
+            beats.append("beat")
+        return ""
+
+    server.fault = fault
+    with Other(monkeypatch, tmp_path):
+        extract()
+    assert "during" in beats
+    assert beats[-1] == "beat"
+
+
+@pytest.mark.parametrize("part", ["features/c/1/", "state/c/1"])
+def test_a_store_that_is_taken_over_during_a_push_is_an_error(server, monkeypatch, tmp_path, part):  # noqa: F811
+    """The other machine finishes the store meanwhile; what it has written stays."""
+    taken = threading.Event()
+
+    def fault(request):
+        if request.method == "PUT" and part in request.path and not taken.is_set():
+            taken.set()
+            token = owner.Owner(Bucket(URL), "toy/hog.zarr", "another")
+            patch.setattr(owner, "STALE", -1.0)
+            token.take()
+            token.abandon()
+        return ""
+
+    server.fault = fault
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="another process has just become the writer"):
+        extract()
+    assert taken.is_set()
+    there = {name for name in objects() if name.startswith("state/c/")}
+    assert there <= {"state/c/0", "state/c/1"}
+    assert (part in there) == part.startswith("state")
+    assert b'"another"' in bytes(Bucket(URL).get("toy/.hog.zarr.writer.json"))
+
+
+def test_the_command_fails_if_the_store_was_taken_over(server, videos, monkeypatch):  # noqa: F811
+    """Even if nothing is left to push."""
+    words = ["extract", str(videos / "kitchens.csv"), "hog", "--workers", "1", "--quiet", "--stores", URL]
+    assert CliRunner().invoke(main, words).exit_code == 0
+
+    def fault(request):
+        if request.method == "PUT" and request.path.endswith("writer.json") and not taken:
+            taken.append(request)
+            return ""
+        if request.method == "PUT" and request.path.endswith("writer.json") and len(taken) == 1:
+            taken.append(request)
+            Bucket(URL).put("kitchens/.hog.zarr.writer.json", other)
+        return ""
+
+    other = bytes(Bucket(URL).get("kitchens/.hog.zarr.writer.json")).replace(b'"token": "', b'"token": "another')
+    taken = []
+    server.fault = fault
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 1
+    assert re.search(f"{URL}/kitchens/hog.zarr: another process has just become the writer", done.output)
+
+
+def test_rows_that_another_machine_has_overtaken_are_kept(server, monkeypatch, tmp_path):  # noqa: F811
+    extract(stop_after=1)
+    fault = "<Error><Code>AccessDenied</Code></Error>"
+    server.fault = lambda request: fault if "/features/c/" in request.path and request.method == "PUT" else ""
+    with warnings.catch_warnings(action="ignore"), pytest.raises(StoreError, match="AccessDenied"):
+        extract()
+    server.clear()
+    with Other(monkeypatch, tmp_path):
+        assert extract(stop_after=2) == 2
+    with pytest.warns(UserWarning, match=rf"{STORE} was .* (\d+) such rows is kept in ") as caught:
+        extract()
+    (kept,) = (cache.home() / "work").glob("*/overtaken/toy/hog.1.zarr")
+    assert str(kept) in str(caught[0].message)
+    store = featcache.FeatureStore.open(kept)
+    assert f" {store.counts()['done']} such rows" in str(caught[0].message)
+    assert np.allclose(store.read([10])[0], ROWS[10], atol=1e-2)
+    with warnings.catch_warnings(action="error"):
+        with Other(monkeypatch, tmp_path):
+            extract()
+        extract()
+
+
+def test_rows_that_the_other_machine_has_too_are_not_kept(server, monkeypatch, tmp_path):  # noqa: F811
+    extract(stop_after=10)
+    with Other(monkeypatch, tmp_path):
+        extract()
+    with warnings.catch_warnings(action="error"):
+        assert extract() == 0
+    assert not list((cache.home() / "work").glob("*/overtaken/*/*"))
+
+
+def test_failed_pushes_are_repeated_while_rows_are_computed(server, plain):  # noqa: F811
+    failed = []
+
+    def fault(request):
+        if request.method == "PUT" and "/features/c/1" in request.path and len(failed) < 3:
+            failed.append(request)
+            return "<Error><Code>AccessDenied</Code></Error>"
+        return ""
+
+    server.fault = fault
+    states = {f"state/c/{block}" for block in range(6)}
+
+    def command():
+        with working(URL, "toy", ["hog"], MANIFEST) as folder:
+            write(folder)
+            deadline = time.monotonic() + 60
+            while not states <= {*Bucket(STORE).listing()} and time.monotonic() < deadline:
+                time.sleep(0.05)
+            return {*Bucket(STORE).listing()}
+
+    with pytest.warns(UserWarning, match="AccessDenied.*extraction continues") as caught:
+        pushed = command()
+    assert states <= pushed
+    assert len(failed) == 3
+    assert len([warning for warning in caught if "AccessDenied" in str(warning.message)]) == 1
+    equal(plain)
+
+
+def test_a_sign_of_life_that_fails_although_it_was_stored_loses_nothing(server):  # noqa: F811
+    held = owner.Owner(Bucket(URL), "toy/hog.zarr", "token")
+    held.take()
+    bucket = Bucket(URL)
+    data, version, _ = bucket.read("toy/.hog.zarr.writer.json")
+    assert bucket.swap("toy/.hog.zarr.writer.json", data.replace(b'"time": ', b'"time": 1'), version)
+    held.confirm()
+    held.release()
+
+
+def test_an_interrupted_thread_writes_nothing_after_the_release(server):  # noqa: F811
+    waiting, written = threading.Event(), []
+
+    def fault(request):
+        if request.method == "PUT" and "/features/c/1" in request.path:
+            waiting.set()
+            time.sleep(0.5)
+        if request.method == "PUT":
+            written.append(request.path)
+        return ""
+
+    server.fault = fault
+
+    def interrupted():
+        with working(URL, "toy", ["hog"], MANIFEST) as folder:
+            write(folder, stop_after=12)
+            assert waiting.wait(20)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("push", "owner of toy"))]
+    assert b'"free": true' in bytes(Bucket(URL).get("toy/.hog.zarr.writer.json"))
+    assert written[-1].endswith("writer.json")
+    assert not [path for path in written if "state/c/1" in path]
+
+
+def test_the_clock_of_the_machine_does_not_matter(server, monkeypatch, tmp_path):  # noqa: F811
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(minutes=11)
+
+    monkeypatch.setattr(owner, "datetime", Clock)
+    with working(URL, "toy", ["hog"], MANIFEST) as folder:
+        write(folder, stop_after=5)
+        with Other(monkeypatch, tmp_path), pytest.raises(StoreError, match="is being written by process"):
+            extract()
+    assert not [name for name in Bucket(URL).listing() if "writer.json." in name]
+
+
+def test_a_store_that_is_quiet_by_the_clock_of_the_service_is_taken_over(server, monkeypatch, tmp_path):  # noqa: F811
+    read = Bucket.read
+
+    def older(bucket, name):
+        data, version, when = read(bucket, name)
+        return data, version, when - timedelta(minutes=11) if name.endswith("writer.json") else when
+
+    first = working(URL, "toy", ["hog"], MANIFEST)
+    first.__enter__()
+    monkeypatch.setattr(Bucket, "read", older)
+    with Other(monkeypatch, tmp_path):
+        assert extract() == 22
+    with pytest.raises(StoreError, match="just become the writer"):
+        first.__exit__(None, None, None)
+
+
+def test_processes_of_a_machine_have_one_token(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: pushing._token(tmp_path), range(8)))) == 1
+
+
+def test_a_writer_that_was_suspended_asks_before_each_request(server, monkeypatch):  # noqa: F811
+    """It is taken over while it pushes the files of a block, which it does not finish."""
+    extract(stop_after=9)
+    (folder,) = (cache.home() / "work").glob("*/stores")
+    write(folder)
+    Bucket(URL).delete("toy/.hog.zarr.writer.json")
+    pusher = pusher_of(folder / "toy" / "hog.zarr", {})
+    monkeypatch.setattr(pushing, "AT_ONCE", 1)
+    monkeypatch.setattr(owner, "BEAT", -1.0)  # no sign of life is new enough
+    after = []
+
+    def fault(request):
+        if after and "/hog.zarr/" in request.path and request.method in ("PUT", "DELETE"):
+            after.append(request)
+        if request.method == "PUT" and "/features/c/0" in request.path:
+            name, ours, theirs = "toy/.hog.zarr.writer.json", b'"token": "token"', b'"token": "another"'
+            Bucket(URL).put(name, bytes(Bucket(URL).get(name)).replace(ours, theirs))
+            after.append(request)
+        return ""
+
+    server.fault = fault
+    with pytest.raises(StoreError, match="just become the writer"):
+        pusher.push()
+    assert len(after) == 1

@@ -40,5 +40,5 @@ def write(folder: Path, *, clips=MANIFEST, recipe=RECIPE, pause=0.0, retry=False
 
 if __name__ == "__main__":
     pushing.PAUSE = 0.02
-    with small_blocks(), pushing.working(sys.argv[1], "toy", ["hog"]) as place:
+    with small_blocks(), pushing.working(sys.argv[1], "toy", ["hog"], MANIFEST) as place:
         print(write(place, pause=float(sys.argv[2])))
