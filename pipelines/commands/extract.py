@@ -164,7 +164,9 @@ def _devices(text: str) -> list[str]:
     devices = text.split(",")
     for device in devices:
         if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:(0|[1-9]\d{0,3}))?", device, re.ASCII):
-            raise ArgumentsError(f"--device {text}: no device {device!r}; write cpu, cuda, cuda:N, or cuda:0,cuda:1,...")
+            raise ArgumentsError(
+                f"--device {text}: no device {device!r}; write cpu, cuda, cuda:N, or cuda:0,cuda:1,..."
+            )
     twice = [device for device in devices if devices.count(device) > 1]
     if twice or (len(devices) > 1 and {"cuda", "cuda:0"} <= {*devices}):
         raise ArgumentsError(f"--device {text}: {(twice or ['cuda:0'])[0]} comes twice; name each device once")
