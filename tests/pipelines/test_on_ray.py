@@ -839,9 +839,7 @@ def test_a_job_that_kills_its_workers_fails_alone_and_a_node_without_our_package
         for k in range(20):
             np.save(tmp_path / f"{k}.npy", np.arange(k, k + 3.0))
         manifest = Manifest("m", tuple(Clip(str(k), "d", "train", f"{k}.npy") for k in range(20)), tmp_path)
-        made = featcache.extract(
-            manifest, "vector", tmp_path / "ray", engine="ray", address=nodes.address, workers=3
-        )
+        made = featcache.extract(manifest, "vector", tmp_path / "ray", engine="ray", address=nodes.address, workers=3)
         assert [note for note in made.notes if "left out" in note and "no featcache here" in note]
         featcache.extract(manifest, "vector", tmp_path / "local")
         assert same(tmp_path / "local", tmp_path / "ray")
