@@ -822,3 +822,36 @@ def test_jobs_on_a_cluster_send_messages_and_errors_and_come_again_when_they_are
         assert sorted(heard) == [f"half of {number}, 1" for number in range(1, 5)]
         with pytest.raises(ConfigError, match="5 is odd"):
             list(cluster.in_tasks(ray, 0.0, halved, deque([(tmp_path, 5)]), 2))
+
+
+def killing(job):
+    """Its number; kills its process when it is 3."""
+    if job == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+@pytest.mark.slow
+def test_a_job_that_kills_its_workers_fails_alone_and_a_node_without_our_packages_is_left_out(tmp_path, nodes):
+    """Python cannot import featcache on that node."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['featcache'] = None\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    third = nodes.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
+    try:
+        with cluster.connected(nodes.address, 1) as ray:
+            known = {facts["NodeID"] for facts in ray.nodes() if facts["Alive"]}
+            reasons = cluster.unable(ray, known, "pipelines.extraction.on_ray")
+            assert reasons.keys() == {third.node_id}
+            assert "cannot import featcache (ModuleNotFoundError" in reasons[third.node_id]
+            with pytest.warns(UserWarning, match=r"node .* is left out: it cannot import featcache"):
+                done = dict(cluster.in_tasks(ray, 0.0, killing, deque(range(1, 9)), 3))
+        assert {job: result for job, result in done.items() if job != 3} == {k: k for k in range(1, 9) if k != 3}
+        assert re.search("lost 3 times", str(done[3]))
+        for k in range(20):
+            np.save(tmp_path / f"{k}.npy", np.arange(k, k + 3.0))
+        manifest = Manifest("m", tuple(Clip(str(k), "d", "train", f"{k}.npy") for k in range(20)), tmp_path)
+        featcache.extract(manifest, "vector", tmp_path / "ray", engine="ray", address=nodes.address, workers=3)
+        featcache.extract(manifest, "vector", tmp_path / "local")
+        assert same(tmp_path / "local", tmp_path / "ray")
+    finally:
+        nodes.remove_node(third)
