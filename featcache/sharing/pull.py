@@ -101,7 +101,9 @@ def _listed(place: Objects, listing: Mapping[str, Entry]) -> dict[str, str]:
     if sums.NAME not in listing:
         if MANIFEST in listing:
             above = place.url.rpartition("/")[0] if url_of(place.url) else os.path.dirname(os.path.abspath(place.url))
-            raise StoreError(f"{place.url} is the folder of one manifest; pull the shared folder that it is in: {above}")
+            raise StoreError(
+                f"{place.url} is the folder of one manifest; pull the shared folder that it is in: {above}"
+            )
         raise StoreError(
             f"{place.url} has no {sums.NAME}: `featcache push` has not written it, or not to its end; push again"
         )

@@ -2,18 +2,21 @@
 
 import hashlib
 import json
+import re
 import shutil
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import featcache
 from featcache import sums
-from featcache.errors import ArgumentsError, StoreError
+from featcache.errors import ArgumentsError, ConfigError, StoreError
 from featcache.manifest import Clip, Manifest
-from featcache.sharing import card, licences
+from featcache.sharing import card, croissant, licences
 from featcache.sharing import pull as pulling
 from featcache.sharing.content import Part
+from featcache.store import StoreWriter
 from pipelines.cli import main
 from tests.helpers.stores import manifest, small_blocks, write_all
 
@@ -142,3 +145,130 @@ def test_places_that_cannot_be_pulled_are_named_with_a_fix(shared, tmp_path, mon
     done = CliRunner().invoke(main, ["pull", "https://huggingface.co/datasets/me/x", str(back)])
     assert done.exit_code
     assert "hf://datasets/me/x" in done.output
+
+
+# --------------------------------------------------------------------------------------------------------- licences
+
+
+@pytest.mark.parametrize(
+    "text", ["none", "unknown", "yes", "TODO", "?", "-", "N/A", "not stated in the files", "other"]
+)
+def test_placeholders_are_no_licences(tmp_path, text):
+    write_all(tmp_path / "stores")
+    with pytest.raises(StoreError, match=r"no licence for the clips of toy.*placeholder.*--licence"):
+        featcache.push(tmp_path / "stores", tmp_path / "shared", licence=text)
+    (tmp_path / "card.md").write_text(f"| licence | {text} |\n")
+    with pytest.raises(StoreError, match=r"no licence for the clips of toy.*--licence"):
+        featcache.push(tmp_path / "stores", tmp_path / "shared", card=tmp_path / "card.md")
+    assert not (tmp_path / "shared").exists()
+
+
+@pytest.mark.parametrize("text", ["No rights reserved (CC0)", "Not for commercial use", "Licence of Lab X, version 2"])
+def test_a_text_is_a_licence_if_the_user_gives_it(tmp_path, text):
+    write_all(tmp_path / "stores")
+    (tmp_path / "card.md").write_text(f"| licence | {text} |\n")
+    with pytest.raises(StoreError, match=r"no identifier that the .*Hub knows; .*--licence"):
+        featcache.push(tmp_path / "stores", tmp_path / "shared", card=tmp_path / "card.md")
+    featcache.push(tmp_path / "stores", tmp_path / "shared", licence=text)
+    described = json.loads((tmp_path / "shared" / "croissant.json").read_text())
+    assert described["license"] == {"@type": "sc:CreativeWork", "name": text}
+
+
+def test_names_of_other_licences_are_texts_of_yaml():
+    yaml = pytest.importorskip("yaml")
+    for text, name in (
+        ("1.0", "1.0"),
+        ("Null", "null"),
+        ("Lab X", "lab-x"),
+        ("€", "see-below"),
+        ("a " * 30, "see-below"),
+    ):
+        assert yaml.safe_load("\n".join(licences.front_matter(text))) == {"license": "other", "license_name": name}
+    assert licences.front_matter("CC BY 4.0") == ["license: cc-by-4.0"]
+
+
+def test_the_name_of_a_benchmark_gives_neither_its_card_nor_its_licence(tmp_path):
+    clips = Manifest("kitchens", manifest().clips)
+    write_all(tmp_path / "stores", clips)
+    with pytest.raises(StoreError, match=r"kitchens: it has no card.*--licence"):
+        featcache.push(tmp_path / "stores", tmp_path / "shared")
+    featcache.push(tmp_path / "stores", tmp_path / "shared", licence="MIT")
+    assert "demo benchmark" not in (tmp_path / "shared" / "README.md").read_text()
+
+
+def test_each_of_several_manifests_has_its_own_licence_and_card(tmp_path):
+    for name in ("one", "two"):
+        write_all(tmp_path / "stores", Manifest(name, manifest().clips))
+        (tmp_path / f"{name}.md").write_text(f"# {name}\n\nThe card of {name}.\n\nlicence: MIT\n")
+    stores, shared = tmp_path / "stores", tmp_path / "shared"
+    with pytest.raises(ConfigError, match=r"--licence MIT: write --licence MANIFEST=VALUE"):
+        featcache.push(stores, shared, licence="MIT")
+    with pytest.raises(ConfigError, match=r"--card .*one\.md: write --card MANIFEST=VALUE"):
+        featcache.push(stores, shared, licence={"one": "MIT", "two": "MIT"}, card=tmp_path / "one.md")
+    with pytest.raises(StoreError, match=r"no licence for the clips of two"):
+        featcache.push(stores, shared, licence="one=MIT")
+    with pytest.raises(StoreError, match=r"'tow'.*did you mean 'two'"):
+        featcache.push(stores, shared, licence=["one=MIT", "tow=MIT"])
+    words = ["push", str(stores), str(shared), "--licence", "one=CC-BY-4.0", "--quiet"]
+    cards = [word for name in ("one", "two") for word in ("--card", f"{name}={tmp_path}/{name}.md")]
+    done = CliRunner().invoke(main, [*words, *cards])
+    assert done.exit_code == 0, done.output
+    text = (shared / "README.md").read_text()
+    assert text.index("## Data set one") < text.index("The card of one") < text.index("## Data set two")
+    assert {"| clips | one | CC-BY-4.0 |", "| clips | two | MIT |"} < set(text.splitlines())
+    described = json.loads((shared / "croissant.json").read_text())
+    assert described["license"] == [f"https://spdx.org/licenses/{name}.html" for name in ("CC-BY-4.0", "MIT")]
+
+
+# --------------------------------------------------------------------------------------------- card and croissant.json
+
+
+def test_texts_of_stores_cannot_be_read_as_markdown_or_html(tmp_path):
+    evil, tag = "![t](http://evil/pixel.png)", "<img src=x>"
+    clips = tuple(Clip(f"{n}", d, "train", "a.mp4", labels={"label": evil}) for n, d in enumerate((tag, "`a*_|")))
+    write_toy(tmp_path / "stores", Manifest("toy", clips), reason=f"{evil} [a](b) &lt;")
+    featcache.push(tmp_path / "stores", tmp_path / "shared", licence=f"Licence {tag}")
+    text = (tmp_path / "shared" / "README.md").read_text().partition("\n---\n")[2]
+    assert not re.search(r"(?<!\\)(!\[|\]\(|<|&|`a|\*)", text.replace("`*.zarr`", ""))
+    assert text.count(r"\!\[t\](http://evil/pixel.png)") == 2
+    assert r"| \`a\*\_\| | 1 | 0 | 0 |" in text
+
+
+def write_toy(stores, clips, reason):
+    """A store whose first clip failed for this reason."""
+    clips.write(stores / "toy" / "manifest.csv")
+    recipe = {"extractor": "hog", "version": 1, "modality": "rgb", "weights_sha256": "none", "dtype": "float32"}
+    with StoreWriter.open(stores / "toy" / "hog.zarr", clips, recipe, row_shape=(1,), windows=1, facts={}) as writer:
+        writer.failed(0, reason)
+        writer.done(1, np.zeros((1, 1), np.float32), np.zeros(1), np.ones(1))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_card_of_a_dataset_keeps_its_meaning(end):
+    lines = ["---", "license: mit", "---", "# Toy", "", "Clips.  ", "## Use", "```sh", "# a comment", "~~~", "```"]
+    lines += ["#tag", "###### deep", "~~~~", "# code", "~~~", "# code", "~~~~", "# Last"]
+    part = Part(Manifest("toy", ()), [], end.join(lines), "MIT")
+    wanted = ["Clips.  ", "### Use", "```sh", "# a comment", "~~~", "```"]
+    wanted += ["#tag", "###### deep", "~~~~", "# code", "~~~", "# code", "~~~~", "## Last"]
+    assert card._dataset(part) == ["## Data set toy", "", *wanted, ""]
+
+
+@pytest.mark.parametrize(
+    ("url", "page"),
+    [
+        ("", None),
+        ("s3://bucket/shared", "s3://bucket/shared"),
+        ("hf://datasets/me/x", "https://hub.test/datasets/me/x"),
+        ("hf://datasets/me/x@v1", "https://hub.test/datasets/me/x/tree/v1"),
+        ("hf://datasets/me/x/a/b", "https://hub.test/datasets/me/x/tree/main/a/b"),
+    ],
+)
+def test_croissant_has_the_required_properties_that_are_known(monkeypatch, url, page):
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.test/")
+    part = Part(manifest(), [], "", "CC BY 4.0")
+    described = json.loads(croissant.description([part], url, {"a": "0"}, {"a": 1}, "2026-01-01"))
+    required = {"@context", "@type", "conformsTo", "name", "description", "license", "datePublished"}
+    assert required < set(described)
+    assert described.get("url") == page
+    assert not {"creator", "publisher"} & set(described)
+    assert described["license"] == "https://spdx.org/licenses/CC-BY-4.0.html"
