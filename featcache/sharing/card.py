@@ -1,6 +1,7 @@
 """The card of a shared folder: README.md, with the front matter of the Hugging Face Hub."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,9 @@ from featcache.wording import first, visible
 
 STATES = ("done", "failed", "absent", "not tried")
 TAGS = ("featcache", "features", "video", "domain-adaptation", "zarr", "croissant")
+MARKS = re.compile(r"[\\`*_~#<>&!|\[\]]")  #: characters that Markdown or HTML reads, which texts of stores may have
+HEADING = re.compile(r"#{1,5}(?=\s|$)")  #: that can be one level lower
+FENCE = re.compile(r" {0,3}(?P<marks>`{3,}|~{3,})")  #: the first or last line of a block of code
 
 
 def readme(parts: list[Part], url: str) -> bytes:
@@ -26,7 +30,7 @@ def readme(parts: list[Part], url: str) -> bytes:
     names = first([part.manifest.name for part in parts])
     lines = [
         *_front_matter(parts, names),
-        f"# Features of {names}",
+        f"# Features of {_text(names)}",
         "",
         f"Features that frozen networks and descriptors made of videos, packed by featcache {featcache.__version__}. "
         f"Each folder `*.zarr` is the archive of a feature store: a zarr group with its recipe, its windows and its "
@@ -79,19 +83,19 @@ def _use(parts: list[Part], url: str) -> list[str]:
 
 def _warnings(stores: list[Store]) -> list[str]:
     """The section on what makes numbers on these features worthless; [] if there is nothing."""
-    lines = [f"- {WARNING}: {store.name}: {leak}." for store in stores for leak in store.leaks]
+    lines = [f"- {WARNING}: {_text(store.name)}: {_text(leak)}." for store in stores for leak in store.leaks]
     if names := [store.name for store in stores if store.untrained]:
         lines.append(
-            f"- UNTRAINED WEIGHTS in {', '.join(names)}: these features come from randomly initialised networks; they "
-            "test software, not methods."
+            f"- UNTRAINED WEIGHTS in {_text(', '.join(names))}: these features come from randomly initialised "
+            "networks; they test software, not methods."
         )
     for store in stores:
         if seen := [data for data, kind in (store.facts["trained_on"] or {}).items() if kind == LABELS]:
             lines.append(
-                f"- LABELS SEEN: {store.name}: its network was trained with the labels of {', '.join(seen)}. On clips "
-                "of these data, numbers are not results of adaptation."
+                f"- LABELS SEEN: {_text(store.name)}: its network was trained with the labels of "
+                f"{_text(', '.join(seen))}. On clips of these data, numbers are not results of adaptation."
             )
-    return ["## Warnings", "", *map(visible, lines), ""] if lines else []
+    return ["## Warnings", "", *lines, ""] if lines else []
 
 
 def _overview(stores: list[Store]) -> list[str]:
@@ -125,8 +129,11 @@ def _clips(part: Part) -> list[str]:
     manifest = part.manifest
     counts = Counter((clip.domain, clip.split) for clip in manifest)
     rows = [[domain, *(str(counts[domain, split]) for split in SPLITS)] for domain in manifest.domains]
-    kinds = [f"- {kind}: {len(names)} classes: {first(list(names), 20)}" for kind, names in manifest.classes.items()]
-    return [f"## Clips of {manifest.name}", "", *_table(["domain", *SPLITS], rows), "", *map(visible, kinds), ""]
+    kinds = [
+        f"- {_text(kind)}: {len(names)} classes: {_text(first(list(names), 20))}"
+        for kind, names in manifest.classes.items()
+    ]
+    return [f"## Clips of {_text(manifest.name)}", "", *_table(["domain", *SPLITS], rows), "", *kinds, ""]
 
 
 def _recipe(store: Store) -> list[str]:
@@ -134,7 +141,7 @@ def _recipe(store: Store) -> list[str]:
     made = {key: value for key, value in flat(facts["facts"]).items() if key not in ("licence", "trained_on")}
     rows = [[key, str(value)] for key, value in {**flat(facts["recipe"]), **made}.items()]
     rows += [["recipe", facts["recipe_sha256"]], ["fingerprint", facts["fingerprint"]]]
-    return [f"### {store.name}", "", *_table(["key", "value"], rows), ""]
+    return [f"### {_text(store.name)}", "", *_table(["key", "value"], rows), ""]
 
 
 def _failures(part: Part) -> Iterator[str]:
@@ -145,26 +152,48 @@ def _failures(part: Part) -> Iterator[str]:
         for each in store.facts["failures"]
     ]
     if rows:
-        yield from (f"## Clips of {part.manifest.name} without features", "")
+        yield from (f"## Clips of {_text(part.manifest.name)} without features", "")
         yield from (*_table(["store", "clip", "state", "reason"], rows), "")
 
 
 def _dataset(part: Part) -> list[str]:
     """The dataset card, without front matter, below a heading of its own."""
-    text = part.card
-    if text.startswith("---\n") and "\n---\n" in text[4:]:
-        text = text[4:].partition("\n---\n")[2]
-    lines = text.strip().splitlines()
-    lines = lines[1:] if lines and lines[0].startswith("# ") else lines
-    lines = [f"#{line}" if line.startswith("#") else line for line in "\n".join(lines).strip().splitlines()]
-    return [f"## Data set {part.manifest.name}", "", *lines, ""] if text.strip() else []
+    lines = part.card.removeprefix("\ufeff").strip().splitlines()
+    rulers = [number for number, line in enumerate(lines) if line.rstrip() == "---"]
+    if len(rulers) > 1 and rulers[0] == 0:
+        lines = "\n".join(lines[rulers[1] + 1 :]).strip().splitlines()
+    if lines and lines[0].startswith("# "):
+        lines = "\n".join(lines[1:]).strip().splitlines()
+    return [f"## Data set {_text(part.manifest.name)}", "", *_lower(lines), ""] if lines else []
+
+
+def _lower(lines: list[str]) -> Iterator[str]:
+    """Give the lines of Markdown with headings one level lower, except in blocks of code."""
+    fence = ""
+    for line in lines:
+        found = FENCE.match(line)
+        if not fence:
+            fence = found["marks"] if found else ""
+            yield HEADING.sub(r"#\g<0>", line, count=1) if HEADING.match(line) else line
+        else:
+            fence = "" if found and found["marks"].startswith(fence) and line.strip() == found["marks"] else fence
+            yield line
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
     """The lines of a table; no cell can end it."""
-    cells = [[visible(str(cell)).replace("|", "\\|") for cell in row] for row in [head, *rows]]
+    cells = [[_text(str(cell)) for cell in row] for row in [head, *rows]]
     lines = [f"| {' | '.join(row)} |" for row in cells]
     return [lines[0], "|" + " --- |" * len(head), *lines[1:]]
+
+
+def _text(text: str) -> str:
+    r"""Return a text that a renderer of Markdown shows as it is: no picture, link or tag, and one line.
+
+    >>> print(_text("![t](http://a/b.png)"), _text("<img>"))
+    \!\[t\](http://a/b.png) \<img\>
+    """
+    return MARKS.sub(r"\\\g<0>", visible(text))
 
 
 def _yaml(text: str) -> str:

@@ -2,14 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from featcache.arguments import PathLike
+from featcache.arguments import Pairs, PathLike, pairs
 from featcache.errors import ManifestError, StoreError
 from featcache.files import read_bytes
 from featcache.leaks import leaks
@@ -20,8 +19,8 @@ from featcache.store import archive
 from featcache.store.check import damage
 from featcache.store.info import info
 from featcache.store.reader import FeatureStore, flat
+from featcache.wording import unknown
 
-CARDS = "data_manifests"  #: the package of the cards of benchmarks
 #: an absolute path in a sentence
 ABSOLUTE = re.compile(r"(?<![\w/.:~-])/(?:[^/\s'\"]+/)+[^/\s'\"]+")
 
@@ -57,11 +56,11 @@ class Part:
 
 
 @contextmanager
-def opened(stores: PathLike, licence: str, card: PathLike | None) -> Iterator[list[Part]]:
+def opened(stores: PathLike, licence: Pairs, card: Pairs | PathLike) -> Iterator[list[Part]]:
     """Give the manifests and stores of a folder STORES or STORES/MANIFEST, and keep writers out of the stores.
 
-    licence: of the clips; "" for that of each dataset card. card: file of the dataset card; None for those of
-    benchmarks. StoreError for a store that is being written, is damaged or names folders of this machine, and where no
+    licence: of the clips. card: file of the dataset card. With several manifests, both are pairs MANIFEST=VALUE.
+    StoreError for a store that is being written, is damaged or names folders of this machine, and where no
     licence is stated.
     """
     root = on_disk(stores, "push")
@@ -69,26 +68,55 @@ def opened(stores: PathLike, licence: str, card: PathLike | None) -> Iterator[li
     paths = {folder: sorted(folder.glob("*.zarr")) for folder in folders}
     if not any(paths.values()):
         raise StoreError(f"{root} has no stores of a manifest; name a folder STORES or STORES/MANIFEST")
-    text = read_bytes(Path(card), ManifestError).decode(errors="replace") if card is not None else ""
+    manifests = {folder: Manifest.read(folder / MANIFEST) for folder, inside in paths.items() if inside}
+    names = [manifest.name for manifest in manifests.values()]
+    given, files = _of_each("--licence", licence, names), _of_each("--card", card, names)
+    cards = {name: read_bytes(Path(file), ManifestError).decode(errors="replace") for name, file in files.items()}
+    chosen = {name: _licence(name, given.get(name, ""), cards.get(name, "")) for name in names}
     with ExitStack() as stack:
         for path in (path for inside in paths.values() for path in inside):
             if wrong := damage(path):  # before it is locked, which looks like a writer
                 raise StoreError(f"{path}: {wrong[0]}")
             stack.enter_context(archive.undisturbed(path))
-        yield [_part(folder, inside, licence, text) for folder, inside in paths.items() if inside]
+        yield [
+            _part(manifest, paths[folder], chosen[manifest.name], cards.get(manifest.name, ""))
+            for folder, manifest in manifests.items()
+        ]
 
 
-def _part(folder: Path, stores: list[Path], licence: str, card: str) -> Part:
+def _of_each(option: str, given: Pairs | PathLike, names: list[str]) -> dict[str, str]:
+    """Return manifest -> value of an option: VALUE for the only manifest, or MANIFEST=VALUE."""
+    if isinstance(given, str | os.PathLike):
+        given = (os.fspath(given),)
+    if not isinstance(given, Mapping):
+        given = [text for text in given if text]
+        if len(names) == len(given) == 1 and not given[0].startswith(f"{names[0]}="):
+            return {names[0]: given[0]}
+    found = pairs(option, given, "MANIFEST=VALUE for each manifest")
+    for name in found:
+        if name not in names:
+            raise unknown("manifest", name, names, option, StoreError)
+    return found
+
+
+def _licence(name: str, given: str, card: str) -> str:
+    """Return the licence of the clips of a manifest, from --licence or its card; StoreError if none is stated."""
+    licence = given.strip() or licences.stated(card)
+    if licences.known(licence) or (given and not licences.is_placeholder(licence)):
+        return licence
+    if given:
+        fault = f"{licence!r} is a placeholder"
+    elif licence:
+        fault = f"that of its card, {licence!r}, is no identifier that the Hugging Face Hub knows"
+    else:
+        fault = "its card has no line `licence: ...`" if card else "it has no card"
+    raise StoreError(
+        f"no licence for the clips of {name}: {fault}; name one with --licence, such as --licence CC-BY-NC-4.0"
+    )
+
+
+def _part(manifest: Manifest, stores: list[Path], licence: str, card: str) -> Part:
     """Return a manifest and its stores, with all facts about them."""
-    manifest = Manifest.read(folder / MANIFEST)
-    card = card or _benchmark(manifest.name)
-    licence = licence.strip() or licences.stated(card)
-    if not licence:
-        where = f"the dataset card of {manifest.name} states none" if card else f"{manifest.name} has no dataset card"
-        raise StoreError(
-            f"no licence for the clips of {folder}: {where}; name one with --licence, such as --licence CC-BY-NC-4.0, "
-            "or write a line `licence: ...` into a card for --card"
-        )
     found = []
     for path in stores:
         store = FeatureStore.open(path)
@@ -108,12 +136,6 @@ def portable(manifest: Manifest) -> Manifest:
         for source, place in places.items()
     }
     return replace(manifest, clips=tuple(replace(clip, source=names.get(clip.source, "")) for clip in manifest))
-
-
-def _benchmark(name: str) -> str:
-    """Return the dataset card of a benchmark; "" if there is none of this name."""
-    path = resources.files(CARDS) / f"{name}.md"
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _check_texts(path: Path, facts: dict[str, Any]) -> None:

@@ -1,19 +1,21 @@
 """The Croissant 1.0 description of a shared folder: JSON-LD that programs and search engines read.
 
 The specification is https://docs.mlcommons.org/croissant/docs/croissant-spec.html. Each file is a FileObject with its
-SHA-256, and each manifest is a record set with a field for each of its columns.
+SHA-256, and each manifest is a record set with a field for each of its columns. Two properties that the specification
+requires are left out where they are not known: `creator`, and in a local folder `url`.
 """
 
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import featcache
 from featcache.manifest import NUMBERS
 from featcache.remote.hub import FORM
-from featcache.sharing import MANIFEST
+from featcache.sharing import MANIFEST, licences
 from featcache.sharing.content import Part
 from featcache.wording import first
 
@@ -67,8 +69,8 @@ def description(
     """
     names = first([part.manifest.name for part in parts])
     stores = [store for part in parts for store in part.stores]
-    hub = FORM.fullmatch(url)
-    page = f"https://huggingface.co/datasets/{hub['repo']}" if hub else url
+    page = _page(url)
+    terms = [_licence(text) for text in dict.fromkeys(part.licence for part in parts)]
     document: dict[str, Any] = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -76,15 +78,28 @@ def description(
         "name": f"Features of {names}",
         "description": f"Features of {sum(len(part.manifest) for part in parts)} clips in {len(stores)} stores of "
         f"featcache {featcache.__version__}: {first([store.name for store in stores], 20)}. README.md is the card.",
-        "license": [part.licence for part in parts] if len({p.licence for p in parts}) > 1 else parts[0].licence,
+        "license": terms if len(terms) > 1 else terms[0],
         **({"url": page} if page else {}),
-        **({"creator": {"@type": "sc:Organization", "name": hub["repo"].split("/")[0]}} if hub else {}),
         "datePublished": published,
         "keywords": ["featcache", "features", "video", "domain adaptation"],
         "distribution": [_file(name, digest, sizes[name]) for name, digest in digests.items()],
         "recordSet": [_records(part) for part in parts],
     }
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _page(url: str) -> str:
+    """Return the page of a URL of the hub; any other URL is itself."""
+    if not (hub := FORM.fullmatch(url)):
+        return url
+    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    folder = f"/tree/{hub['revision'] or 'main'}" if hub["revision"] or hub["path"] else ""
+    return f"{endpoint}/datasets/{hub['repo']}{folder}" + (f"/{hub['path']}" if hub["path"] else "")
+
+
+def _licence(text: str) -> str | dict[str, str]:
+    """Return the page of a licence, or the work that a text names."""
+    return licences.page(text) or {"@type": "sc:CreativeWork", "name": text}
 
 
 def published(data: bytes) -> str:

@@ -7,6 +7,8 @@ stores and files that are missing.
 
 import hashlib
 import os
+import re
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,19 +18,23 @@ from pathlib import Path
 
 from featcache import sums
 from featcache.arguments import PathLike
-from featcache.errors import StoreError
+from featcache.errors import ArgumentsError, StoreError
 from featcache.files import claimed, disk_errors, file_sha256, make_folder, remove_folder, write_file
 from featcache.progress import Progress, reporting
 from featcache.remote.bucket import Entry
 from featcache.remote.opening import Objects
 from featcache.remote.opening import opened as opened_place
-from featcache.remote.urls import on_disk
+from featcache.remote.urls import on_disk, url_of
 from featcache.sharing import CARD, MANIFEST
 from featcache.store import archive
-from featcache.store.reader import FeatureStore
+from featcache.store.check import damage
+from featcache.wording import size, visible
 
 AT_ONCE = 6  #: whole files that are fetched at a time
+LARGEST = 1 << 30  #: bytes of a file, which is held in memory; those of stores have at most 64 MiB, or one row
 STAGE = ".pull"  #: folder of the archives that are being fetched
+#: the page of a dataset of the hub, which pathlib may have folded
+PAGE = re.compile(r"https?:/{1,2}[^/]+/(?P<dataset>datasets/[^/]+/[^/]+).*")
 
 
 @dataclass
@@ -49,11 +55,15 @@ def pull(source: PathLike, folder: PathLike, *, progress: Progress | bool = Fals
     source: a URL or folder that `push` has written. folder: folder of all stores to write to; it is made if it does not
     exist. progress: True for a bar, or a callback (files done, all).
 
-    Raises StoreError if `source` cannot be read, is damaged or has not been pushed whole, and if `folder` has another
-    store or manifest of the same name.
+    Raises StoreError if `source` cannot be read, is damaged or has not been pushed whole, and if `folder` has a damaged
+    store, or another store or manifest, of the same name.
     """
+    if page := PAGE.fullmatch(os.fspath(source)):
+        raise ArgumentsError(f"{page[0]} is a page of the hub; write hf://{page['dataset']}")
     place, root = opened_place(source), on_disk(folder, "pull to")
     listing = place.listing()
+    if not listing:
+        raise StoreError(f"{place.url} does not exist or has no files; name a place that `featcache push` has written")
     listed = _listed(place, listing)
     archives, manifests = _archives(place, listed)
     with claimed(root / STAGE):
@@ -64,6 +74,7 @@ def pull(source: PathLike, folder: PathLike, *, progress: Progress | bool = Fals
         job = _Job(place, listing, listed, outcome)
         names = {name: [f"{name}/{inner}" for inner in (*archives[name], sums.NAME)] for name in wanted}
         total = sum(map(len, names.values()))
+        job.check_room(root, [name for inside in names.values() for name in inside])
         with reporting(progress, f"pull {place.url}", "file") as report:
             report(0, total)
             done = 0
@@ -75,7 +86,7 @@ def pull(source: PathLike, folder: PathLike, *, progress: Progress | bool = Fals
         for name in manifests:
             job.keep(root / name, name)
             if CARD in listed:
-                job.keep((root / name).with_name(CARD), CARD)
+                job.keep(_card_place((root / name).parent, listed[CARD]), CARD)
         _tidy(root / STAGE)
     return outcome
 
@@ -86,18 +97,35 @@ def _shifted(report: Progress, before: int, total: int, count: int) -> None:
 
 
 def _listed(place: Objects, listing: Mapping[str, Entry]) -> dict[str, str]:
-    """Return file -> SHA-256 of SHA256SUMS; StoreError if it is not there, or lists a file that is not there."""
+    """Return file -> SHA-256 of SHA256SUMS; StoreError if it is not there, or lists a file that cannot be fetched."""
     if sums.NAME not in listing:
+        if MANIFEST in listing:
+            above = place.url.rpartition("/")[0] if url_of(place.url) else os.path.dirname(os.path.abspath(place.url))
+            raise StoreError(
+                f"{place.url} is the folder of one manifest; pull the shared folder that it is in: {above}"
+            )
         raise StoreError(
             f"{place.url} has no {sums.NAME}: `featcache push` has not written it, or not to its end; push again"
         )
+    _check_size(place, listing, sums.NAME)
     try:
         listed = sums.parse(bytes(place.get(sums.NAME, listing[sums.NAME])))
     except ValueError:
         raise StoreError(f"{place.url}/{sums.NAME} is damaged; push again") from None
     if missing := sorted(listed.keys() - listing.keys()):
         raise StoreError(f"{place.url}/{missing[0]} is missing; push again")
+    for name in listed:
+        _check_size(place, listing, name)
     return listed
+
+
+def _check_size(place: Objects, listing: Mapping[str, Entry], name: str) -> None:
+    """Raise StoreError if a file is too large to be held in memory."""
+    if (count := listing[name].size) > LARGEST:
+        raise StoreError(
+            f"{place.url}/{name} has {size(count)}, and no file that `featcache push` writes has more than "
+            f"{size(LARGEST)}; ask its owner what it is"
+        )
 
 
 def _archives(place: Objects, listed: Mapping[str, str]) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -106,7 +134,8 @@ def _archives(place: Objects, listed: Mapping[str, str]) -> tuple[dict[str, dict
     for name, digest in listed.items():
         manifest, _, rest = name.partition("/")
         store, _, inner = rest.partition("/")
-        if manifest.startswith(".") or {"", ".", ".."} & {*name.split("/")}:
+        odd = manifest.startswith(".") or manifest.endswith(".zarr") or {"", ".", ".."} & {*name.split("/")}
+        if odd or visible(name) != name:
             raise StoreError(f"{place.url}/{sums.NAME} has {name!r}, which is no name of a file; push again")
         if rest == MANIFEST:
             manifests.append(name)
@@ -114,16 +143,19 @@ def _archives(place: Objects, listed: Mapping[str, str]) -> tuple[dict[str, dict
             archives.setdefault(f"{manifest}/{store}", {})[inner] = digest
     if not archives:
         raise StoreError(f"{place.url} has no archives of stores; name a place that `featcache push` has written")
+    if lone := {name.partition("/")[0] for name in archives} ^ {name.partition("/")[0] for name in manifests}:
+        raise StoreError(f"{place.url}/{sums.NAME} lists {min(lone)!r} without its manifest or its stores; push again")
     for files in archives.values():
         files.pop(sums.NAME, None)
     return archives, manifests
 
 
 def _is_there(path: Path, files: Mapping[str, str]) -> bool:
-    """Return whether a store is there and equal to an archive; StoreError if another one is there."""
+    """Return whether a store is there and equal to an archive; StoreError if it is damaged or another one."""
     if not path.exists():
         return False
-    FeatureStore.open(path)
+    if wrong := damage(path):
+        raise StoreError(f"{path}: {wrong[0]}. To fetch the store again, remove it when nothing uses it")
     if not archive.is_of(path, files):
         raise StoreError(f"{path} exists and differs from the shared one; remove it, or name another folder")
     return True
@@ -132,7 +164,18 @@ def _is_there(path: Path, files: Mapping[str, str]) -> bool:
 def _check_manifest(path: Path, digest: str) -> None:
     """Raise StoreError if another manifest is there."""
     if path.exists() and file_sha256(path) != digest:
-        raise StoreError(f"{path} exists and differs from the shared one; remove its folder, or name another folder")
+        raise StoreError(
+            f"{path} exists and differs from the shared one; rename or remove this file to fetch the shared one (the "
+            "shared stores in its folder fit both), or name another folder"
+        )
+
+
+def _card_place(folder: Path, digest: str) -> Path:
+    """Return the file for the card: README.md, or one with a part of the digest in its name if another one is there."""
+    path = folder / CARD
+    if not path.exists() or (path.is_file() and file_sha256(path) == digest):
+        return path
+    return folder / f"{path.stem}-{digest[:8]}{path.suffix}"
 
 
 @dataclass
@@ -144,15 +187,24 @@ class _Job:
     listed: Mapping[str, str]
     outcome: Pulled
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str) -> memoryview:
         """Fetch a file, and compare it with SHA256SUMS."""
-        data = bytes(self.place.get(name, self.listing[name]))
+        data = self.place.get(name, self.listing[name])
         if hashlib.sha256(data).hexdigest() != self.listed[name]:
             raise StoreError(
                 f"{self.place.url}/{name} does not match {sums.NAME}: it is damaged, or a push has not ended; pull "
                 "again, and push again if that does not help"
             )
         return data
+
+    def check_room(self, folder: Path, names: list[str]) -> None:
+        """Raise StoreError if the disk of a folder has no room for the files that are not there."""
+        count = sum(self.listing[name].size for name in names if not (folder / STAGE / name).is_file())
+        if count > (free := shutil.disk_usage(folder).free):
+            raise StoreError(
+                f"{self.place.url} has {size(count)} that are not in {folder} yet, whose disk has {size(free)} free; "
+                "make room, or name a folder of another disk"
+            )
 
     def fetch(self, stage: Path, names: list[str], report: Callable[[int], None]) -> None:
         """Fetch the files that are not there, several at a time, the largest first."""
@@ -173,7 +225,7 @@ class _Job:
     def keep(self, path: Path, name: str) -> None:
         """Fetch a manifest or the card, unless it is there."""
         if not self._has(path, name):
-            write_file(path, self.get(name))
+            write_file(path, bytes(self.get(name)))
 
     def _has(self, path: Path, name: str) -> bool:
         return path.is_file() and file_sha256(path) == self.listed[name]

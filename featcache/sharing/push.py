@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 
 from featcache import sums
-from featcache.arguments import PathLike
+from featcache.arguments import Pairs, PathLike
 from featcache.errors import StoreError
 from featcache.progress import Progress, reporting
 from featcache.remote.bucket import Entry
@@ -64,8 +64,8 @@ def push(
     stores: PathLike,
     destination: PathLike,
     *,
-    licence: str = "",
-    card: PathLike | None = None,
+    licence: Pairs = (),
+    card: Pairs | PathLike = (),
     progress: Progress | bool = False,
 ) -> Pushed:
     """Share the stores of a folder: write their archives, manifests, a card and checksums to a URL or a folder.
@@ -74,8 +74,9 @@ def push(
 
     stores: folder of all stores, or of those of one manifest. destination: hf://datasets/OWNER/NAME[@REVISION][/PATH],
         s3://..., gs://..., az://... or a folder.
-    licence: of the clips, such as CC-BY-NC-4.0; by default that of the dataset card. card: file of the dataset card, in
-        Markdown; by default that of the benchmark of the manifest's name. progress: True for a bar, or a callback
+    licence: of the clips, such as CC-BY-NC-4.0; by default that of the dataset card, if that is an identifier of the
+        hub. card: file of the dataset card, in Markdown. With several manifests, both are "MANIFEST=VALUE", several of
+        these, or {"MANIFEST": "VALUE"}. progress: True for a bar, or a callback
         (stores done, all).
 
     Raises StoreError without a licence, for stores that are being written, are damaged or name folders of this machine,

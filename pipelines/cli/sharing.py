@@ -6,33 +6,32 @@ import click
 
 from featcache.remote.urls import shown
 from featcache.wording import size
-from pipelines.cli._shared import PATH, PLACE, echo, note, progress_bar
+from pipelines.cli._shared import PATH, PLACE, Words, echo, note, progress_bar
 
 
 @click.command()
 @click.argument("stores", type=PATH)
 @click.argument("destination", type=PLACE)
 @click.option(
-    "--licence", default="", metavar="TEXT", help="Licence of the clips.  [default: that of the dataset card]"
+    "--licence",
+    multiple=True,
+    metavar="[MANIFEST=]TEXT",
+    help="Licence of the clips; may be repeated.  [default: that of the dataset card]",
 )
-@click.option(
-    "--card",
-    type=PATH,
-    metavar="FILE",
-    help="Dataset card, in Markdown.  [default: that of the benchmark of the manifest's name]",
-)
-def push(stores: Path, destination: Path, licence: str, card: Path | None) -> None:
+@click.option("--card", multiple=True, metavar="[MANIFEST=]FILE", help="Dataset card, in Markdown; may be repeated.")
+def push(stores: Path, destination: Path, licence: Words, card: Words) -> None:
     """Share the stores of a folder: write archives, a card and checksums to DESTINATION.
 
     STORES is a folder of all stores, or that of one manifest. DESTINATION is hf://datasets/OWNER/NAME[@REVISION][/PATH]
     (`pip install 'featcache[hub]'`), a URL s3://, gs:// or az:// (`pip install 'featcache[s3]'`), or a folder.
 
-    A licence of the clips is required: --licence, or a line `licence: ...` of the dataset card. Files that are there
+    A licence of the clips is required: --licence, or a line `licence: ...` of the dataset card that holds an identifier
+    of the hub. Write MANIFEST=TEXT and MANIFEST=FILE if STORES has several manifests. Files that are there
     and equal are not written again, so the same command resumes.
 
     \b
     Examples:
-      featcache push demo/stores shared
+      featcache push demo/stores shared --licence MIT
       featcache push stores/mine hf://datasets/me/mine-features --licence CC-BY-NC-4.0 --card mine.md
     """
     from featcache.sharing.push import push as run
