@@ -28,7 +28,9 @@ def push(stores: Path, destination: Path, licence: str, card: Path | None) -> No
     (`pip install 'featcache[hub]'`), a URL s3://, gs:// or az:// (`pip install 'featcache[s3]'`), or a folder.
 
     A licence of the clips is required: --licence, or a line `licence: ...` of the dataset card. Files that are there
-    and equal are not written again, so the same command resumes.
+    and equal are not written again, so the same command resumes. Files that no push has written are not replaced.
+
+    A dataset of the hub that does not exist is made, and is private: its owner can make it public on its settings page.
 
     \b
     Examples:
@@ -40,6 +42,8 @@ def push(stores: Path, destination: Path, licence: str, card: Path | None) -> No
     with progress_bar(f"push {stores.name}", "store") as progress:
         outcome = run(stores, destination, licence=licence, card=card, progress=progress)
     note(f"{outcome.files} files, {outcome.uploaded} written now ({size(outcome.bytes)})")
+    if outcome.private:
+        note(f"the dataset is private; make it public at {outcome.private} (Change dataset visibility)")
     echo(outcome.place)
 
 
