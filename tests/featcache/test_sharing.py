@@ -834,8 +834,6 @@ def test_a_dataset_that_is_made_is_private_and_the_note_says_how_to_publish_it(s
     [
         (f"{HUB}@v9", r"no dataset 'me/features'.*without @v9"),
         (f"{HUB}/a/../b", r"names no dataset"),
-        (f"{HUB}//x", r"names no dataset"),
-        (f"{HUB}/./x", r"names no dataset"),
         (f"{HUB}/.git/x", r"cannot be read or written"),
         (f"https://huggingface.co/datasets/{REPO}/tree/main", rf"address of a page; write {HUB}, or"),
         ("http://example.org/features", r"address of a page; write hf://datasets/OWNER/NAME"),
@@ -847,6 +845,12 @@ def test_a_place_that_cannot_be_written_is_one_sentence_and_no_dataset(server, p
     assert "Traceback" not in done.output
     assert re.search(words, done.output.splitlines()[-1]), done.output
     assert ".git" in place or REPO not in server.repos
+
+
+@pytest.mark.parametrize("path", ["/x", "./x", "x/..", "a/../b"])
+def test_a_path_of_a_dataset_has_only_names(path):
+    with pytest.raises(ArgumentsError, match=r"names no dataset"):
+        hubs.Hub(f"{HUB}/{path}")
 
 
 def test_a_dataset_card_that_does_not_exist_names_the_option(stores, tmp_path):

@@ -245,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         name = f"{words['organization']}/{words['name']}"
         self.hub.commit(name, {".gitattributes": (b"*.bin filter=lfs\n", False)})
-        self.hub.repos[name].private = words.get("private", False)
+        self.hub.repos[name].private = words.get("visibility") == "private" or bool(words.get("private"))
         self._json({"url": f"{self.hub.url}/datasets/{name}", "id": "0"})
 
     def _yaml(self, body, query):
