@@ -69,7 +69,8 @@ class _Writing:
         store, inside, _ = name.partition(".zarr/")
         with self.lock:
             for stale in (f"{store}{inside}{sums.NAME}", sums.NAME):
-                if stale != name and self.listing.pop(stale, None):
+                if stale != name and stale in self.listing:
+                    del self.listing[stale]
                     self.place.delete(stale)
 
 
