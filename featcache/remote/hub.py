@@ -35,7 +35,8 @@ class Hub:
 
     def __init__(self, url: str) -> None:
         check_online(url)
-        if not (form := FORM.fullmatch(url)):
+        form = FORM.fullmatch(url)
+        if not form or {"", ".", ".."} & {*(form["path"] or "-").split("/")}:
             raise ArgumentsError(f"{url} names no dataset of the hub; write hf://datasets/OWNER/NAME[@REVISION][/PATH]")
         self._hub = needed(url)
         self.url, self._repo = url, form["repo"]
@@ -43,12 +44,15 @@ class Hub:
         self._prefix = f"{form['path']}/" if form["path"] else ""
         self._api = self._hub.HfApi(library_name=LIBRARY)
         self._commit = ""  #: the commit of the listing
-        self._operations, self._unsent, self._lock = list[Any](), list[Any](), Lock()
+        self._operations = dict[str, Any]()  #: path -> its last change since the last commit
+        self._unsent, self._lock = list[Any](), Lock()
+        self.private = ""  #: the page where its owner can make it public; "" if it is public
 
     def listing(self) -> dict[str, Entry]:
         """Name -> entry of each file, in order of the names."""
         with self._errors():
             info = self._api.dataset_info(self._repo, revision=self._revision, timeout=ANSWER, files_metadata=True)
+            self._set_private(bool(info.private))
             self._commit, files = info.sha or "", {file.rfilename: file for file in info.siblings or ()}
             if len(files) >= MANY:
                 tree = self._api.list_repo_tree(self._repo, revision=self._commit, recursive=True, repo_type=KIND)
@@ -57,20 +61,26 @@ class Hub:
         return checked(self.url, {name: _entry(file) for name, file in inside.items()})
 
     def begin(self) -> dict[str, Entry]:
-        """Return the listing; a dataset that does not exist is made, and has no files."""
+        """Return the listing; a dataset that does not exist is made, is private, and has no files."""
         try:
             return self.listing()
         except _MissingError as missing:
             if not self._hub.get_token():
                 raise
+            if self._revision not in (None, "main"):
+                raise StoreError(f"{missing}, or make the dataset by a push without @{self._revision}") from None
             with self._errors():
                 try:
-                    self._api.create_repo(self._repo, repo_type=KIND)
+                    self._api.create_repo(self._repo, repo_type=KIND, private=True)
                 except self._hub.errors.HfHubHTTPError as error:
                     if getattr(error.response, "status_code", 0) in (401, 403):
                         raise StoreError(f"{missing}, and this token may not make it") from error
                     raise
+        self._set_private(True)
         return {}
+
+    def _set_private(self, private: bool) -> None:
+        self.private = f"{self._api.endpoint}/datasets/{self._repo}/settings" if private else ""
 
     def get(self, name: str, entry: Entry | None = None) -> memoryview:
         """Return the content of a file by one request.
@@ -104,17 +114,18 @@ class Hub:
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """Collect a file for the next commit; large ones are uploaded as soon as there are enough of them."""
-        with self._lock:
+        with self._lock, self._errors(name):
             add = self._hub.CommitOperationAdd(self._prefix + name, bytes(data))
-            self._operations.append(add)
+            self._operations[add.path_in_repo] = add
             self._unsent.append(add)
             if sum(each.upload_info.size for each in self._unsent) >= AT_ONCE:
                 self._upload()
 
     def delete(self, *names: str) -> None:
         """Collect deletions for the next commit."""
-        with self._lock:
-            self._operations += [self._hub.CommitOperationDelete(self._prefix + name) for name in names]
+        with self._lock, self._errors():
+            for delete in [self._hub.CommitOperationDelete(self._prefix + name) for name in names]:
+                self._operations[delete.path_in_repo] = delete
 
     def commit(self, message: str) -> None:
         """Make all files visible that were collected; nothing if there are none."""
@@ -123,10 +134,11 @@ class Hub:
                 return
             self._upload()
             with self._errors(), _quiet(self._hub):
+                changes = list(self._operations.values())
                 self._api.create_commit(
-                    self._repo, self._operations, commit_message=message, repo_type=KIND, revision=self._revision
+                    self._repo, changes, commit_message=message, repo_type=KIND, revision=self._revision
                 )
-            self._operations = []
+            self._operations = {}
 
     def _upload(self) -> None:
         """Upload the large ones of the collected files, each content once, and free their memory."""

@@ -13,7 +13,8 @@ A shared folder is a folder of stores, too, so `featcache train-head hf://datase
     croissant.json               the same for programs: a Croissant 1.0 description
     MANIFEST/manifest.csv        the manifest, with sources relative to the folder that they all share
     MANIFEST/EXTRACTOR.zarr/     the archive of a store, with a SHA256SUMS of its own, see featcache/store/archive.py
-    SHA256SUMS                   the digests of all files above; the last file, so that a push that was killed has none
+    SHA256SUMS                   the digests of all files above; deleted before the first change and written last, so a
+                                 push that was killed has none
 """
 
 CARD, CROISSANT, MANIFEST = "README.md", "croissant.json", "manifest.csv"

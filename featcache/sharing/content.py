@@ -1,5 +1,6 @@
 """The manifests and stores that are pushed, and the facts about them that the card and croissant.json have."""
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from featcache.arguments import Pairs, PathLike, pairs
-from featcache.errors import ManifestError, StoreError
+from featcache.errors import ArgumentsError, ManifestError, StoreError
 from featcache.files import read_bytes
 from featcache.leaks import leaks
-from featcache.manifest import Manifest
+from featcache.manifest import Clip, Manifest
 from featcache.remote.urls import on_disk
 from featcache.sharing import MANIFEST, licences
 from featcache.store import archive
@@ -21,8 +22,17 @@ from featcache.store.info import info
 from featcache.store.reader import FeatureStore, flat
 from featcache.wording import unknown
 
-#: an absolute path in a sentence
-ABSOLUTE = re.compile(r"(?<![\w/.:~-])/(?:[^/\s'\"]+/)+[^/\s'\"]+")
+URL = re.compile(r"\b(?:https?|hf|s3|gs|az)://[^\s'\"]+")
+#: the beginning of a path in a sentence that is not below the folder of a manifest
+OUTSIDE = re.compile(
+    r"""(?<![\w/.~)\]-])/+(?:[^\s/][^/\n'"]*/[^\s/]|[^\s/'"]+\.[a-z])  # /a/b.mp4, /a b/c, /x.mp4, file:///x.mp4
+    | (?<![\w.])\.\.[/\\]  # ../b.mp4
+    | (?<![\w/])~(?:[a-z_][\w-]*)?[/\\]  # ~/b.mp4, ~smith/b.mp4
+    | \b[a-z]:[/\\]  # C:\b.mp4
+    | \\\\\w  # \\server\b.mp4
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,9 @@ def opened(stores: PathLike, licence: Pairs, card: Pairs | PathLike) -> Iterator
     manifests = {folder: Manifest.read(folder / MANIFEST) for folder, inside in paths.items() if inside}
     names = [manifest.name for manifest in manifests.values()]
     given, files = _of_each("--licence", licence, names), _of_each("--card", card, names)
+    for file in files.values():
+        if not Path(file).exists():
+            raise ArgumentsError(f"card {file} does not exist; --card names a file of the dataset card, in Markdown")
     cards = {name: read_bytes(Path(file), ManifestError).decode(errors="replace") for name, file in files.items()}
     chosen = {name: _licence(name, given.get(name, ""), cards.get(name, "")) for name in names}
     with ExitStack() as stack:
@@ -117,20 +130,19 @@ def _licence(name: str, given: str, card: str) -> str:
 
 def _part(manifest: Manifest, stores: list[Path], licence: str, card: str) -> Part:
     """Return a manifest and its stores, with all facts about them."""
-    found = []
+    found, shared = [], portable(manifest)
     for path in stores:
         store = FeatureStore.open(path)
         store.check_rows(manifest)
         facts = info(store) | {"store": f"{manifest.name}/{path.name}"}
-        _check_texts(path, facts)
+        _check_texts(path, facts, shared, _shared(manifest))
         found.append(Store(str(facts["store"]), path, facts, leaks(store, manifest)))
-    return Part(portable(manifest), found, card, licence)
+    return Part(shared, found, card, licence)
 
 
 def portable(manifest: Manifest) -> Manifest:
     """Return the manifest with sources relative to the folder that they all share, which is not named."""
-    places = {clip.source: os.path.abspath(manifest.path(clip)) for clip in manifest if clip.source}
-    shared = os.path.commonpath([os.path.dirname(place) for place in places.values()]) if places else "/"
+    places, shared = _places(manifest), _shared(manifest)
     names = {
         source: os.path.basename(place) if shared == "/" else os.path.relpath(place, shared)
         for source, place in places.items()
@@ -138,15 +150,54 @@ def portable(manifest: Manifest) -> Manifest:
     return replace(manifest, clips=tuple(replace(clip, source=names.get(clip.source, "")) for clip in manifest))
 
 
-def _check_texts(path: Path, facts: dict[str, Any]) -> None:
-    """Raise StoreError if the recipe, the facts, a failure or a note of a store names a folder of this machine."""
-    texts: list[tuple[str, str]] = [(key, str(value)) for key, value in flat(facts["recipe"]).items()]
-    texts += [(key, str(value)) for key, value in flat(facts["facts"]).items()]
-    texts += [(f"clip {failure['clip_id']!r}", failure["reason"]) for failure in facts["failures"]]
-    texts += [("a note", note) for note in facts.get("notes", {})]
-    for place, text in texts:
-        if found := ABSOLUTE.search(text):
+def _places(manifest: Manifest) -> dict[str, str]:
+    """Return source -> absolute path."""
+    return {clip.source: os.path.abspath(manifest.path(clip)) for clip in manifest if clip.source}
+
+
+def _shared(manifest: Manifest) -> str:
+    """Return the folder that all sources share; "/" if there is no other."""
+    folders = [os.path.dirname(place) for place in _places(manifest).values()]
+    return os.path.commonpath(folders) if folders else "/"
+
+
+def _check_texts(path: Path, facts: dict[str, Any], manifest: Manifest, shared: str) -> None:
+    """Raise StoreError if the recipe, the facts, a failure or a note of a store names a folder of this machine.
+
+    manifest: the portable one. shared: the folder that its sources start from.
+    """
+    clips = {clip.clip_id: clip for clip in manifest}
+    texts = [(key, str(value), None) for part in ("recipe", "facts") for key, value in flat(facts[part]).items()]
+    rows = [(f"clip {each['clip_id']!r}", each["reason"], clips[each["clip_id"]]) for each in facts["failures"]]
+    rows += [(f"clip {ids[0]!r}", note, clips[ids[0]]) for note, ids in facts.get("notes", {}).items()]
+    for place, text, clip in [*texts, *rows]:
+        if found := _private(text, clip, shared):
+            again = "extract it again without that path"
+            if clip and shared != "/":
+                again = (
+                    f"put a manifest with relative sources into {shared}, and extract with it again "
+                    "(--retry-failed for clips that failed)"
+                )
             raise StoreError(
-                f"{path} names a folder of this machine: {found[0]} ({place}); extract it again with a manifest of "
-                "relative sources, or leave the store out"
+                f"{path} names a folder of this machine: {found} ({place}); {again}, or leave the store out"
             )
+
+
+def _private(text: str, clip: Clip | None, shared: str) -> str:
+    """Return the first word that names a folder outside the shared manifest, in a text about a clip or a whole store.
+
+    clip: of the portable manifest. shared: the folder that all sources share.
+    """
+    text = URL.sub("", text)
+    if found := OUTSIDE.search(text):
+        return text[found.start() :].split()[0]
+    if not clip:
+        return ""
+    text = text.replace("\\", "/")
+    if clip.source and (found := re.search(rf"[^\s'\"]*/{re.escape(clip.source)}", text)):
+        return found[0]
+    folders = [re.escape(name) for name in shared.split("/") if name]
+    paths = [rf"{above}/{below}\b" for above, below in itertools.pairwise(folders)]
+    paths += [rf"{name}/[^\s/]+\.[A-Za-z]\w*" for name in folders[-1:]]
+    found = re.search("|".join(rf"(?<![\w.-]){path}" for path in paths), text.replace(clip.source, ""))
+    return found[0] if found else ""

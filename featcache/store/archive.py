@@ -73,7 +73,8 @@ def write(store: Path, put: Put, scratch: Path, *, journals: bool, progress: Pro
 
     if opened.archived:
         archive = Archive(store)
-        names = sorted(archive.listed)
+        add(CONTENTS, archive.read(CONTENTS))  # the first file here, too
+        names = sorted(archive.listed.keys() - {CONTENTS})
         each(lambda number: add(names[number], archive.read(names[number])), range(len(names)), progress)
         add(fmt.SUMS, fmt.read_bytes(store / fmt.SUMS))
         return listed

@@ -26,8 +26,10 @@ def push(stores: Path, destination: Path, licence: Words, card: Words) -> None:
     (`pip install 'featcache[hub]'`), a URL s3://, gs:// or az:// (`pip install 'featcache[s3]'`), or a folder.
 
     A licence of the clips is required: --licence, or a line `licence: ...` of the dataset card that holds an identifier
-    of the hub. Write MANIFEST=TEXT and MANIFEST=FILE if STORES has several manifests. Files that are there
-    and equal are not written again, so the same command resumes.
+    of the hub. Write MANIFEST=TEXT and MANIFEST=FILE if STORES has several manifests. Files that are there and equal
+    are not written again, so the same command resumes. Files that no push has written are not replaced.
+
+    A dataset of the hub that does not exist is made, and is private: its owner can make it public on its settings page.
 
     \b
     Examples:
@@ -39,6 +41,8 @@ def push(stores: Path, destination: Path, licence: Words, card: Words) -> None:
     with progress_bar(f"push {stores.name}", "store") as progress:
         outcome = run(stores, destination, licence=licence, card=card, progress=progress)
     note(f"{outcome.files} files, {outcome.uploaded} written now ({size(outcome.bytes)})")
+    if outcome.private:
+        note(f"the dataset is private; make it public at {outcome.private} (Change dataset visibility)")
     echo(outcome.place)
 
 

@@ -261,7 +261,8 @@ def test_no_folder_of_this_machine_is_pushed(tmp_path):
         writer.failed(0, f"no frames in {media}/a.mp4")
         for row in range(1, len(clips)):
             writer.absent(row, "no sound")
-    with pytest.raises(StoreError, match=r"odd\.zarr names a folder of this machine: /\S+a\.mp4.*relative sources"):
+    words = r"odd\.zarr names a folder of this machine: /\S+a\.mp4.*relative sources into \S+videos,.*--retry-failed"
+    with pytest.raises(StoreError, match=words):
         pushed(tmp_path / "stores", tmp_path / "shared")
 
 
@@ -343,7 +344,7 @@ def test_a_push_that_has_not_ended_is_recognised(stores, tmp_path):
     (tmp_path / "shared" / "toy" / "hof.zarr" / "rows.csv").unlink()
     with pytest.raises(StoreError, match=r"toy/hof\.zarr/rows\.csv is missing"):
         featcache.pull(tmp_path / "shared", tmp_path / "back")
-    assert pushed(stores, tmp_path / "shared").uploaded == 1
+    assert pushed(stores, tmp_path / "shared").uploaded == 3  # the file, and the two lists of digests that name it
     assert of_stores(featcache.pull(tmp_path / "shared", tmp_path / "back").folder) == of_stores(stores)
 
 
@@ -622,3 +623,235 @@ def test_sharing_between_folders_imports_no_client(plain, tmp_path):
     for words in (["push", plain, shared, "--licence", "MIT", "--quiet"], ["pull", shared, back, "--quiet"]):
         done = subprocess.run([sys.executable, "-c", code, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
         assert done.stderr.strip().endswith("set()"), done.stderr
+
+
+# ------------------------------------------------------------------------------------------------- what is at the place
+
+
+def rewritten(stores, seed):
+    """Other content of the same store names."""
+    shutil.rmtree(stores / "toy")
+    return write_all(stores, seed=seed)
+
+
+@pytest.mark.parametrize("name", ["toy/hog.zarr/features/c/0/0/0", "toy/hog.zarr/rows.csv"])
+def test_a_damaged_file_at_the_place_is_written_again(stores, tmp_path, name):
+    shared = tmp_path / "shared"
+    pushed(stores, shared)
+    for change in (lambda data: data[: len(data) // 2], lambda data: bytes([data[0] ^ 1]) + data[1:]):
+        before = files(shared)
+        (shared / name).write_bytes(change(before[name]))
+        assert pushed(stores, shared).uploaded == 3  # the file, and the two lists of digests that name it
+        assert files(shared) == before
+
+
+@pytest.mark.slow
+def test_an_object_of_another_size_is_written_again(s3, server, stores):
+    for place in (S3, HUB):
+        pushed(stores, place)
+        objects_there = opened(place)
+        name = "toy/hog.zarr/features/c/0/0/0"
+        data = bytes(objects_there.get(name))
+        objects_there.put(name, data[:-9])
+        objects_there.commit("damage")
+        assert pushed(stores, place).uploaded
+        assert bytes(opened(place).get(name)) == data
+
+
+class _KilledError(BaseException):
+    """The end of a process, as far as the files are concerned."""
+
+
+def ended(place, monkeypatch, stores, after):
+    """Push until some files have been written, and end there."""
+    put, written = type(opened(place)).put, []
+
+    def limited(self, name, data):
+        if len(written) == after:
+            raise _KilledError
+        written.append(name)
+        put(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(opened(place)), "put", limited)
+        with pytest.raises(_KilledError):
+            pushed(stores, place)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_push_of_other_content_that_was_killed_leaves_no_checksums_that_are_wrong(
+    stores, tmp_path, monkeypatch, after
+):
+    shared, first = tmp_path / "shared", tmp_path / "first"
+    shutil.copytree(stores, first)
+    pushed(first, shared)
+    before = files(shared)
+    ended(shared, monkeypatch, rewritten(stores, seed=1), after)
+    assert sums.NAME not in files(shared)
+    for folder in shared.glob("toy/*.zarr"):
+        listed = sums.parse((folder / sums.NAME).read_bytes()) if (folder / sums.NAME).exists() else {}
+        assert all(file_sha256(folder / name) == digest for name, digest in listed.items())
+    pushed(first, shared)
+    assert files(shared) == before
+    assert of_stores(featcache.pull(shared, tmp_path / "back").folder) == of_stores(first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [S3, HUB])
+def test_another_push_that_was_killed_is_undone_by_pushing_again(s3, server, stores, tmp_path, monkeypatch, place):
+    first = tmp_path / "first"
+    shutil.copytree(stores, first)
+    pushed(first, place)
+    ended(place, monkeypatch, rewritten(stores, seed=1), 70)
+    assert sums.NAME not in opened(place).listing()
+    pushed(first, place)
+    assert of_stores(featcache.pull(place, tmp_path / "back").folder) == of_stores(first)
+
+
+@pytest.mark.slow
+def test_a_push_that_was_killed_at_its_last_files_resumes(stores, tmp_path, monkeypatch):
+    pushed(stores, tmp_path / "whole")
+    for left in (1, 2, 3):  # SHA256SUMS, croissant.json, README.md
+        place = tmp_path / f"left{left}"
+        ended(place, monkeypatch, stores, len(files(tmp_path / "whole")) + 1 - left)
+        assert pushed(stores, place).uploaded == left
+        assert files(place) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("README.md", "# My thesis\n\nIt uses featcache.\n"),
+        (sums.NAME, f"{'0' * 64}  README.md\n"),
+        ("croissant.json", "{}"),
+        ("toy/manifest.csv", "clip_id,domain,split,source\na,d,train,\n"),
+        ("toy/hog.zarr/.zgroup.txt", "{}"),
+        ("toy/hog.zarr/notes.txt", "mine"),
+    ],
+)
+def test_files_that_no_push_has_written_are_never_replaced(stores, tmp_path, name, content):
+    place = tmp_path / "project"
+    (place / name).parent.mkdir(parents=True)
+    (place / name).write_text(content)
+    if "/." in name:  # names with a dot are nothing that a push looks at
+        pushed(stores, place)
+    else:
+        with pytest.raises(StoreError, match=rf"project has .*{re.escape(name.removesuffix('/notes.txt'))}.*name an"):
+            pushed(stores, place)
+        assert [path.name for path in place.rglob("*") if path.is_file()] == [(place / name).name]
+    assert (place / name).read_text() == content
+
+
+def test_the_folder_of_a_manifest_is_no_destination(stores, tmp_path):
+    before = {path: path.read_bytes() for path in stores.rglob("*") if path.is_file()}
+    with pytest.raises(StoreError, match=r"toy has the store hof\.zarr.*one manifest"):
+        pushed(stores, stores / "toy")
+    assert {path: path.read_bytes() for path in stores.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "../Private_Smith/v/b.mp4 cannot be decoded",
+        "no such file: file:///home/smith/x.mp4",
+        "ffmpeg:/home/smith/x.mp4 is odd",
+        "~/videos/x.mp4 is odd",
+        "~smith/x.mp4 is odd",
+        "/x.mp4 is odd",
+        "'/a b/c.mp4' is odd",
+        r"C:\Users\smith\x.mp4 is odd",
+        r"\\server\smith\x.mp4 is odd",
+        "Private_Smith/v/day/chop0.mp4 is odd",
+        "below v/day/chop0.mp4",
+        "Private_Smith/v has no sound",
+        "v/other.wav has no sound",
+    ],
+)
+def test_a_reason_that_names_a_folder_outside_the_shared_ones_is_refused(tmp_path, reason):
+    media = tmp_path / "Private_Smith" / "v"
+    clips = Manifest(
+        "toy", tuple(Clip(str(n), "d", "train", str(media / s)) for n, s in enumerate(("day/chop0.mp4", "x")))
+    )
+    clips.write(tmp_path / "stores" / "toy" / "manifest.csv")
+    with writing(tmp_path / "stores" / "toy" / "odd.zarr", clips) as writer:
+        writer.failed(0, reason)
+        writer.absent(1, "no sound")
+    with pytest.raises(StoreError, match=r"odd\.zarr names a folder of this machine.*clip '0'.*Private_Smith/v"):
+        pushed(tmp_path / "stores", tmp_path / "shared")
+    assert not (tmp_path / "shared").exists()
+
+
+def test_reasons_without_folders_of_this_machine_are_pushed(tmp_path):
+    media = tmp_path / "frames" / "day"
+    reasons = [
+        "day/chop0.mp4 cannot be decoded (Invalid data); replace or re-encode it",
+        "day/chop1.mp4: 12.5 frames/s, 1/3 of (a+b)/2/3, and/or ~5/10 ...",
+        "x.mp4: see https://example.org/a/b.html and hf://datasets/me/x/y.bin",
+    ]
+    names = ("day/chop0.mp4", "day/chop1.mp4", "x.mp4")
+    clips = Manifest("toy", tuple(Clip(name, "d", "train", str(media / name)) for name in names))
+    clips.write(tmp_path / "stores" / "toy" / "manifest.csv")
+    with writing(tmp_path / "stores" / "toy" / "odd.zarr", clips) as writer:
+        for row, reason in enumerate(reasons):
+            writer.failed(row, reason)
+    assert pushed(tmp_path / "stores", tmp_path / "shared").files
+    assert all(reason in str(files(tmp_path / "shared")) for reason in reasons)
+
+
+@pytest.mark.slow
+def test_the_way_out_of_private_reasons_works(tmp_path):
+    media, lists = tmp_path / "Private_Smith", tmp_path / "lists"
+    for folder, prefix in ((lists, "../Private_Smith/"), (media, "")):
+        folder.mkdir()
+        rows = [f"{name},d,train,{prefix}{name}.mp4" for name in "ab"]
+        (folder / "mine.csv").write_text("\n".join(["clip_id,domain,split,source", *rows, ""]))
+    (media / "a.mp4").write_bytes(b"broken")
+    featcache.extract(lists / "mine.csv", "hog", tmp_path / "stores")
+    with pytest.raises(
+        StoreError, match=r"\.\./Private_Smith/a\.mp4 \(clip 'a'\).*into \S+/Private_Smith,.*--retry-failed"
+    ):
+        pushed(tmp_path / "stores", tmp_path / "shared")
+    featcache.extract(media / "mine.csv", "hog", tmp_path / "stores", retry_failed=True)
+    assert pushed(tmp_path / "stores", tmp_path / "shared").files
+    assert "Private_Smith" not in str(files(tmp_path / "shared")) + (tmp_path / "shared" / "README.md").read_text()
+
+
+def test_a_dataset_that_is_made_is_private_and_the_note_says_how_to_publish_it(server, plain):
+    words = ["push", str(plain), HUB, "--licence", "MIT"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert server.repos[REPO].private
+    page = f"{server.url}/datasets/{REPO}/settings"
+    assert re.search(rf"private.*public at {page}", done.output)
+    server.repos[REPO].private = False
+    assert page not in CliRunner().invoke(main, words).output
+    assert not server.repos[REPO].private
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (f"{HUB}@v9", r"no dataset 'me/features'.*without @v9"),
+        (f"{HUB}/a/../b", r"names no dataset"),
+        (f"{HUB}/.git/x", r"cannot be read or written"),
+        (f"https://huggingface.co/datasets/{REPO}/tree/main", rf"address of a page; write {HUB}, or"),
+        ("http://example.org/features", r"address of a page; write hf://datasets/OWNER/NAME"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_sentence_and_no_dataset(server, plain, place, words):
+    done = CliRunner().invoke(main, ["push", str(plain), place, "--licence", "MIT"])
+    assert done.exit_code
+    assert "Traceback" not in done.output
+    assert re.search(words, done.output.splitlines()[-1]), done.output
+    assert ".git" in place or REPO not in server.repos
+
+
+@pytest.mark.parametrize("path", ["/x", "./x", "x/..", "a/../b"])
+def test_a_path_of_a_dataset_has_only_names(path):
+    with pytest.raises(ArgumentsError, match=r"names no dataset"):
+        hubs.Hub(f"{HUB}/{path}")
+
+
+def test_a_dataset_card_that_does_not_exist_names_the_option(stores, tmp_path):
+    with pytest.raises(ArgumentsError, match=r"nofile\.md does not exist.*--card"):
+        pushed(stores, tmp_path / "shared", card=tmp_path / "nofile.md")

@@ -201,7 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
                     lfs = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 130}
                     files[-1]["lfs"] = lfs
             siblings = files if "blobs" in query else [{"rfilename": file["rfilename"]} for file in files]
-            self._json({"id": repo, "sha": commit[0], "siblings": siblings, "tags": [], "private": False})
+            private = self.hub.repos[repo].private
+            self._json({"id": repo, "sha": commit[0], "siblings": siblings, "tags": [], "private": private})
 
     def _tree(self, body, query, repo, revision):
         if commit := self._at(repo, revision):
@@ -244,6 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         name = f"{words['organization']}/{words['name']}"
         self.hub.commit(name, {".gitattributes": (b"*.bin filter=lfs\n", False)})
+        self.hub.repos[name].private = words.get("visibility") == "private" or bool(words.get("private"))
         self._json({"url": f"{self.hub.url}/datasets/{name}", "id": "0"})
 
     def _yaml(self, body, query):
