@@ -10,9 +10,13 @@ import signal
 import socket
 import subprocess
 import threading
+import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,15 +24,18 @@ from featcache import plugins
 from featcache.arguments import one_of
 from featcache.errors import ArgumentsError, ConfigError
 from featcache.parallel import Hear, WorkerEnded, answer, heard_by, packed, unpacked
-from featcache.wording import first_line
+from featcache.wording import first_line, shortened
 
 J = TypeVar("J")
 R = TypeVar("R")
-LOST = 3  #: times that a job may be lost with its process before it is taken for the cause
+TRIES = 3  #: times that a job is started, when it is lost with its process or node
+LOOK_SECONDS = 1.0  #: between two looks at the cluster
+PATIENCE = 600.0  #: seconds to wait for a node with room
+PROBE_SECONDS = 60.0  #: for nodes to import what they need
 CONNECT_SECONDS = 5.0  #: to reach the head of a cluster
 SHARED = ("FEATCACHE_NO_LOCKS",)  #: variables of the environment that jobs on other nodes take from this process
 
-#: of the processes that Ray starts
+#: environment of the processes that Ray starts
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 #: Ray's switch for clusters of one machine, which makes all its processes use the loopback address
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -226,15 +233,48 @@ def room_for_one(ray: Any, gpus: float) -> int:
     return places
 
 
+def elsewhere(nodes: Collection[str]) -> dict[str, Any]:
+    """Return the option of Ray that keeps an actor or a job from these nodes."""
+    return {"label_selector": {"ray.io/node-id": f"!in({','.join(nodes)})"}} if nodes else {}
+
+
+def unable(ray: Any, nodes: Collection[str], module: str) -> dict[str, str]:
+    """Return node -> reason, of the nodes on which a module cannot be imported; those that do not answer are left out.
+
+    The function that is sent there is pickled with its code, so nothing of this package is imported to run it.
+    """
+
+    def attempt(name: str) -> str:
+        import importlib
+
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # of any module
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+    question, found = ray.remote(attempt), dict[str, str]()
+    options = {node: {"num_cpus": 0, "scheduling_strategy": On(node, soft=False)} for node in nodes}
+    asked = {question.options(**options[node]).remote(module): node for node in nodes}
+    for ref in ray.wait([*asked], num_returns=len(asked), timeout=PROBE_SECONDS)[0] if asked else ():
+        with suppress(ray.exceptions.RayError):
+            if reason := ray.get(ref):
+                found[asked[ref]] = f"cannot import featcache ({shortened(reason)})"
+    return found
+
+
 def in_tasks(
     ray: Any, gpus: float, function: Callable[[J], R], jobs: deque[J], workers: int, hear: Hear | None = None
-) -> Generator[tuple[J, R], None, None]:
+) -> Generator[tuple[J, R | WorkerEnded], None, None]:
     """Yield (job, function(job)) for each job, as `parallel.in_parallel` does, on the nodes of a cluster.
 
     workers: number of jobs at a time. gpus: GPUs of each job, or a share of one. The nodes have the same packages and
-    folders. A job whose process or node is lost is started again; WorkerEnded if it is lost too often.
+    folders; one that cannot import them is left out, with a warning. A job whose process or node is lost is started
+    again; if it is lost too often, it is yielded with a WorkerEnded. WorkerEnded is raised if no node has room.
     """
-    task = ray.remote(_messages).options(num_cpus=1, num_gpus=gpus, max_retries=0, num_returns="streaming")
+    there, sent = _Nodes(ray, gpus, function), ray.remote(_messages)
     flying: dict[Any, tuple[J, int]] = {}  # stream -> its job, and how often that has been lost
     again: deque[tuple[J, int]] = deque()
     try:
@@ -242,23 +282,34 @@ def in_tasks(
             while (jobs or again) and len(flying) < workers:
                 job, lost = again.popleft() if again else (jobs.popleft(), 0)
                 settings = {name: os.environ[name] for name in SHARED if name in os.environ}
-                flying[task.remote(packed((function, job)), os.getcwd(), settings, plugins.described())] = job, lost
-            for stream in ray.wait([*flying], num_returns=1)[0]:
+                words = packed((function, job)), os.getcwd(), settings, plugins.described()
+                flying[sent.options(**there.options()).remote(*words)] = job, lost
+            ready = ray.wait([*flying], num_returns=1, timeout=LOOK_SECONDS)[0]
+            if not ready:
+                there.look()
+            for stream in ready:
                 job, lost = flying[stream]
                 try:
                     kind, content = ray.get(next(stream))
-                except ray.exceptions.RayError as error:
+                    result, failure = unpacked(content) if kind == "answer" else (None, None)
+                    if isinstance(failure, BrokenProcessPool):  # the job cannot be loaded there
+                        raise failure
+                except (ray.exceptions.RayError, BrokenProcessPool) as error:
                     del flying[stream]
-                    if lost + 1 >= LOST:
-                        raise WorkerEnded(f"a job on the cluster was lost {LOST} times ({first_line(error)})") from None
-                    again.append((job, lost + 1))
+                    if there.blamed():
+                        again.append((job, lost))
+                    elif isinstance(error, BrokenProcessPool):
+                        raise
+                    elif lost + 1 < TRIES:
+                        again.append((job, lost + 1))
+                    else:
+                        yield job, WorkerEnded(f"its worker was lost {TRIES} times ({first_line(error)})")
                     continue
                 if kind == "message":
                     if hear:
                         hear(content)
                     continue
                 del flying[stream]
-                result, failure = unpacked(content)
                 if failure:
                     raise failure
                 yield job, result
@@ -266,6 +317,44 @@ def in_tasks(
         for stream in flying:
             with suppress(Exception):  # it has just ended
                 ray.cancel(stream, force=True)
+
+
+class _Nodes:
+    """The nodes that do the jobs of a function."""
+
+    def __init__(self, ray: Any, gpus: float, function: Callable[..., Any]) -> None:
+        while isinstance(function, partial):
+            function = function.func
+        self._ray, self._gpus, self._module = ray, gpus, function.__module__
+        self._asked: set[str] = set()
+        self._faulty: dict[str, str] = {}  # node -> reason
+        self._room = time.monotonic()  # time when a node had room
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of a job."""
+        return {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": 0, "num_returns": "streaming"} | elsewhere(
+            self._faulty
+        )
+
+    def blamed(self) -> bool:
+        """Leave out the nodes that cannot import the function, after a loss; return whether there is a new one."""
+        nodes = {facts["NodeID"] for facts in self._ray.nodes() if facts["Alive"]} - self._asked
+        self._asked |= nodes
+        found = {node: f"{node_name(self._ray, node)} is left out: it {reason}"
+                 for node, reason in unable(self._ray, nodes, self._module).items()}  # fmt: skip
+        self._faulty |= found
+        for text in found.values():
+            warnings.warn(text, stacklevel=1)
+        if found and not room(self._ray, self._gpus, without=self._faulty):
+            raise ConfigError(f"no node of the cluster can do the work: {'; '.join(self._faulty.values())}")
+        return bool(found)
+
+    def look(self) -> None:
+        """Raise WorkerEnded if no node has had room for a job for a long time."""
+        if room(self._ray, self._gpus, without=self._faulty):
+            self._room = time.monotonic()
+        elif time.monotonic() - self._room > PATIENCE:
+            raise WorkerEnded(f"no node of the cluster had room for {PATIENCE:.0f} s")
 
 
 def _messages(job: bytes, folder: str, settings: Mapping[str, str], plugged: str | None) -> Iterator[tuple[str, Any]]:

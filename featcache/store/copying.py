@@ -1,6 +1,6 @@
 """Rows of stores -> another store, as they are: features, times, notes, and the reasons of rows without features."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,17 +32,20 @@ class _Row(NamedTuple):
     note: str
 
 
-def copy(writer: StoreWriter, places: Sequence[Place], progress: Progress = silent) -> None:
+def copy(
+    writer: StoreWriter, places: Sequence[Place], progress: Progress = silent, known: Mapping[int, str] = {}
+) -> None:
     """Copy rows to the places of a writer that are pending; those that another process writes are left to it.
 
     The record of the media files that the rows were made from is copied, too. Every file of the other stores is
     compared with its digest when it is read; StoreError for a damaged one.
-    progress: rows (done, all).
+    progress: rows (done, all). known: row of the only other store -> description of its file, where the record of that
+    store has an older one or none (`provenance.news`).
     """
     progress(0, len(places))
     record = Record(writer.path)
     sources = {id(place.store): place.store for place in places}
-    files = {key: Record(store.path).files() for key, store in sources.items() if of_files(store)}
+    files = {key: {**Record(store.path).files(), **known} for key, store in sources.items() if of_files(store)}
     size = max(1, PIECE // writer.layout.row_bytes)
     for begin in range(0, len(places), size):
         piece = [place for place in places[begin : begin + size] if writer.claim(place.row)]

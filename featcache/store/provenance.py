@@ -15,7 +15,7 @@ nothing is joined to such a line.
 import os
 import re
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -179,16 +179,31 @@ def replaced(path: Path, manifest: Manifest, files: Files, *, settle: bool = Fal
     are those of the present file if that was there, in this state, before they were committed.
     settle: record what was found, because that time may change at the next commit.
     """
+    found, news = _compared(path, manifest, files)
+    if settle and news:
+        Record(path).append(*(f"{row} {known}".rstrip() for row, known in news.items()))
+    return found
+
+
+def news(path: Path, manifest: Manifest, files: Files, rows: Collection[int]) -> dict[int, str]:
+    """Return what `replaced` would record of these rows, for the record of another store that they are copied to."""
+    return _compared(path, manifest, files, rows)[1]
+
+
+def _compared(
+    path: Path, manifest: Manifest, files: Files, rows: Collection[int] | None = None
+) -> tuple[dict[int, bool], dict[int, str]]:
+    """Return what `replaced` returns, and row -> description of its file, where the record has another or none."""
+    found, news = dict[int, bool](), dict[int, str]()
     try:
         store = FeatureStore.open(path)
     except StoreError:  # there is none, or whoever uses it says so
-        return {}
+        return found, news
     if not of_files(store):
-        return {}
-    record = Record(path)
-    recorded, found, news = record.files(), dict[int, bool](), list[str]()
+        return found, news
+    recorded = Record(path).files()
     for row, committed in _made_rows(store):
-        clip = manifest.clips[row] if row < len(manifest) else None
+        clip = manifest.clips[row] if row < len(manifest) and (rows is None or row in rows) else None
         if not clip or not clip.source or not (now := files.state(manifest.path(clip))):
             continue
         before = recorded.get(row)
@@ -199,10 +214,8 @@ def replaced(path: Path, manifest: Manifest, files: Files, *, settle: bool = Fal
         elif state != str(now).split():
             found[row] = bool(known)
         if known != before:
-            news.append(f"{row} {known}".rstrip())
-    if settle:
-        record.append(*news)
-    return found
+            news[row] = known
+    return found, news
 
 
 def of_files(store: FeatureStore) -> bool:

@@ -14,7 +14,7 @@ from random import Random
 
 from pipelines.bench.queueing import Clock, Places, Process, Shared
 from pipelines.extraction.engine import BOUND
-from pipelines.extraction.on_ray import IN_FLIGHT
+from pipelines.extraction.on_ray import IN_FLIGHT, next_size
 
 SHORT = 1e-9  #: seconds, for clips that are all kept at one moment
 BUSY = 0.95  #: part of the time; hardware that is busy for longer is the bound, whatever threads are busy
@@ -48,7 +48,7 @@ class Site:
     decoders: int = 1
     gpu: bool = False
     threads: int = 1  #: threads of a process that compute batches
-    chunk: int = 0  #: clips that a worker gets at a time, as with Ray; 0: it takes one whenever it can
+    chunk: int = 0  #: clips that a worker gets at a time at first, as with Ray; 0: it takes one whenever it can
     disk: float = 1e12  #: bytes per second at which media are read, by all machines together
     home: float = 1e12  #: bytes per second into the process that keeps the rows
     objects: float = 1e12  #: bytes per second into the object store
@@ -84,6 +84,7 @@ class _Stream:
     """Clips on their way through one engine: a queue of decoded windows, and batches that are computed."""
 
     def __init__(self, clock: Clock, clips: Iterator[int], decoders: int, threads: int) -> None:
+        self.since = clock.now
         self.clips, self.decoders = clips, decoders
         self.waiting = deque[int | None]()
         self.room, self.filled = Places(clock, BOUND), Places(clock, 0)
@@ -107,7 +108,7 @@ class _Run:
     def __init__(self, costs: Costs, site: Site, clips: int, seed: int) -> None:
         self.costs, self.site, self.clock = costs, site, Clock()
         self.outcome = Outcome(middle=(clips // 4, max(clips // 4 + 1, 3 * clips // 4)))
-        self.engines = IN_FLIGHT if site.chunk else 1
+        self.engines, self.size = IN_FLIGHT if site.chunk else 1, site.chunk
         draw, order = Random(seed), range(len(costs.decoding))
         self.kinds = [kind for _ in range(-(-clips // len(order))) for kind in draw.sample(order, len(order))]
         self.left, self.todo = [costs.windows] * clips, iter(range(clips))
@@ -143,7 +144,7 @@ class _Run:
 
     def begin(self, worker: _Worker) -> None:
         """Start an engine: on the clips of a chunk, or on all that are left."""
-        chunk = [*islice(self.todo, self.site.chunk)]
+        chunk = [*islice(self.todo, self.size)]
         if self.site.chunk and not chunk:
             return
         stream = _Stream(self.clock, iter(chunk) if chunk else self.todo, self.site.decoders, self.site.threads)
@@ -200,15 +201,17 @@ class _Run:
             if not self.left[clip]:
                 whole.append(clip)
                 if not chunk:
-                    self.clock.start(self.keep(worker, 1, chunk))
+                    self.clock.start(self.keep(worker, stream, 1, chunk))
         if chunk and len(whole) == chunk:
-            self.clock.start(self.keep(worker, chunk, chunk))
+            self.clock.start(self.keep(worker, stream, chunk, chunk))
 
-    def keep(self, worker: _Worker, clips: int, chunk: int) -> Process:
-        """Bring clips home, keep and push them; the worker then gets its next chunk."""
+    def keep(self, worker: _Worker, stream: _Stream, clips: int, chunk: int) -> Process:
+        """Bring clips home, keep and push them; the worker then gets its next chunk, which takes about a second."""
         if self.site.machines > 1:
             yield self.home.use(clips * self.costs.row, self.site.home, "rows")
         yield self.keeper.take
+        if chunk:
+            self.size = next_size(self.size, chunk, self.clock.now - stream.since)
         for _ in range(clips):
             began = self.clock.now
             yield self.cores[0].use(self.costs.keeping, 1, "keeping")

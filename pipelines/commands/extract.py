@@ -1,5 +1,6 @@
 """Extraction by the names of extractors: the function of `featcache extract`, and `featcache.extract`."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from featcache.arguments import Pairs, PathLike, manifest_of, numeric, one_of, several, some, worker_count
 from featcache.cluster import check_engine, connected, gpus_of, room_for_one
-from featcache.errors import StoreError
+from featcache.errors import ArgumentsError, StoreError
 from featcache.extractors import Extractor, Runtime, store_of
 from featcache.machine import cores
 from featcache.manifest import Manifest
@@ -85,13 +86,14 @@ def extract(
     for option, value in {"dtype": dtype, "precision": precision, "compile": compile}.items():
         one_of(option, value, CHOICES[option])
     check_engine(engine, device, address, gpus)
+    devices = _devices(device)
     clips, names, shard = manifest_of(manifest), several(extractors), None if shards is None else Shard.parse(shards)
     some("extractors", names)
     numeric("weights_seed", weights_seed)
     plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
-    runtime = Runtime("", weights_seed, device.split(",")[0], precision, channels_last, compile)
+    runtime = Runtime("", weights_seed, devices[0], precision, channels_last, compile)
     order = order_of(names, as_words(set), _chosen(weights), runtime, clips)
-    place = partial(_loaded, engine=engine, devices=device.split(","), address=address, gpus=gpus, workers=workers)
+    place = partial(_loaded, engine=engine, devices=devices, address=address, gpus=gpus, workers=workers)
     options = partial(fill, retry_failed=retry_failed, renew=renew, workers=worker_count(workers))
     with reporting(progress, f"extract {', '.join(names)}", "clip") as report:
         return _extracted(clips, order, plan, stores, shard, dtype, place, partial(options, progress=report))
@@ -155,6 +157,18 @@ def _loaded(
         actors = count if workers else most
         with OnRay(ray, Task.here(order, clips, plan), here, workers=actors, gpus=share) as on_ray:
             yield here, lambda *_: on_ray, on_ray.facts
+
+
+def _devices(text: str) -> list[str]:
+    """Return the devices of "cuda:0,cuda:1"; ArgumentsError for one of another form, and for one that comes twice."""
+    devices = text.split(",")
+    for device in devices:
+        if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:(0|[1-9]\d{0,3}))?", device, re.ASCII):
+            raise ArgumentsError(f"--device {text}: no device {device!r}; write cpu, cuda, cuda:N, or cuda:0,cuda:1,...")
+    twice = [device for device in devices if devices.count(device) > 1]
+    if twice or (len(devices) > 1 and {"cuda", "cuda:0"} <= {*devices}):
+        raise ArgumentsError(f"--device {text}: {(twice or ['cuda:0'])[0]} comes twice; name each device once")
+    return devices
 
 
 def _chosen(weights: Pairs) -> Sequence[str]:

@@ -60,7 +60,7 @@ class Extraction:
     """The stores, time and notes of an extraction."""
 
     stores: dict[str, FeatureStore] = field(default_factory=dict)  #: extractor -> its finished store
-    clips: int = 0  #: clips decoded in this call; a clip that was decoded again for float32 counts twice
+    clips: int = 0  #: clips decoded, or merged, in this call; one that was decoded again for float32 counts twice
     seconds: float = 0.0
     busy: float = 0.0  #: seconds in which extractors computed; the rest is decoding and writing
     notes: list[str] = field(default_factory=list)  #: remarks to print for the user
@@ -99,6 +99,8 @@ class Extraction:
 
     def summary(self) -> str:
         """One line about the speed, and about what limited it."""
+        if not self.stores:
+            return "nothing to do"
         if not self.clips:
             totals = sum((Counter(store.counts()) for store in self.stores.values()), Counter[str]())
             if not totals["failed"] and not totals["absent"]:
@@ -160,7 +162,7 @@ def extract(
         set_aside(folder / f"{extractor.store}.zarr", "float16")
     if wider:
         run(wider, dtype="float32", retry_failed=False, renewed={})
-    outcome.notes += _outdated({} if renew else outdated, manifest)
+    outcome.notes += notes_of_replaced({} if renew else outdated, manifest, "--renew extracts them again")
     outcome.seconds = time.monotonic() - began
     outcome.stores = {extractor.name: FeatureStore.open(folder / f"{extractor.store}.zarr") for extractor in extractors}
     for name, store in outcome.stores.items():
@@ -177,14 +179,14 @@ def check_readable(manifest: Manifest, extractors: Sequence[Extractor]) -> None:
         raise no_source(manifest, readers)
 
 
-def _outdated(found: Mapping[str, Collection[int]], manifest: Manifest) -> Iterator[str]:
+def notes_of_replaced(found: Mapping[str, Collection[int]], manifest: Manifest, fix: str) -> Iterator[str]:
     """Yield a note for each extractor with features of files that were replaced since."""
     for name, rows in found.items():
         if rows:
             clips = quoted([manifest.clips[row].clip_id for row in rows])
             yield (
                 f"{name}: the features of {amount(len(rows), 'clip')} are those of a file that was replaced since, or "
-                f"may be: {clips}; --renew extracts them again"
+                f"may be: {clips}; {fix}"
             )
 
 

@@ -18,9 +18,10 @@ from featcache.store.reader import recipe_differences
 from featcache.store.sources import check_sources
 from featcache.store.writer import check_folder, drop_aside, is_written, left, set_aside, stored_dtype
 from featcache.wording import first
-from pipelines.extraction.extract import Extraction
+from pipelines.extraction.extract import Extraction, notes_of_replaced
 from pipelines.extraction.shards import PARTS, Shard, parts, shard_of, stores_of_parts
 
+RENEW = "`featcache extract` with --renew and the --shards of their parts extracts them again, for another merge"
 AGAIN = "run `featcache extract` with --shards {} again"
 
 
@@ -47,8 +48,8 @@ def merge(
     """Make the stores of these names from the parts of all shards, and write the manifest next to them.
 
     names: of stores; none for all that have parts. there: the folder with the parts (default: that of the manifest in
-    `stores`). Rows that a store has already stay, except that failed ones are
-    replaced when their part differs. An interrupted merge is continued. The parts stay as they are.
+    `stores`). Rows that a store has already stay, except that failed ones are replaced when their part differs. An
+    interrupted merge is continued. The parts stay as they are.
     progress: called as progress(done, total) with the rows of all stores.
     Raises StoreError before anything is written if parts are missing, unfinished or damaged, or differ.
     """
@@ -59,17 +60,19 @@ def merge(
     if not (names or (names := stores_of_parts(there))):
         raise StoreError(f"{home} has no parts; `featcache extract` with --shards i/n makes them")
     wholes = {name: _whole(home, there, name, manifest) for name in names}
-    done, total = 0, len(manifest) * len(wholes)
+    done, total, taken = 0, len(manifest) * len(wholes), set[int]()
 
     def report(before: int, rows: int, of: int) -> None:
         progress(before + len(manifest) - of + rows, total)
 
     for name, whole in wholes.items():
-        outcome.clips += _fill(whole, manifest, outcome, partial(report, done))
+        taken.update(_fill(whole, manifest, outcome, partial(report, done)))
         done += len(manifest)
+        outcome.clips = len(taken)
         outcome.stores[name] = store = FeatureStore.open(whole.path)
         if not store.counts()["not tried"]:
             drop_aside(whole.path)
+        outcome.notes += notes_of_replaced({name: replaced(whole.path, manifest, Files())}, manifest, RENEW)
         outcome.notes += [f"{name}: {WARNING}: {leak}" for leak in leaks(store, manifest)]
     outcome.seconds = time.monotonic() - began
     return outcome
@@ -173,8 +176,8 @@ def _read(store: FeatureStore) -> None:
         getattr(store, name)
 
 
-def _fill(whole: _Whole, manifest: Manifest, outcome: Extraction, progress: Progress) -> int:
-    """Copy the rows of the parts that the store does not have; return their number."""
+def _fill(whole: _Whole, manifest: Manifest, outcome: Extraction, progress: Progress) -> list[int]:
+    """Copy the rows of the parts that the store does not have; return them."""
     first_part, name = whole.first, whole.path.stem
     if stored_dtype(whole.path) == "float16" != first_part.layout.dtype:
         set_aside(whole.path, "float16")
@@ -199,7 +202,7 @@ def _fill(whole: _Whole, manifest: Manifest, outcome: Extraction, progress: Prog
         copy(writer, places, progress)
         if others := len(writer.pending):
             outcome.notes.append(f"{name}: {others} rows are being written by another process: merge again")
-    return len(places)
+    return [place.row for place in places]
 
 
 def _renewed(whole: _Whole, manifest: Manifest) -> list[int]:

@@ -2,21 +2,22 @@
 
 Each actor is a `Worker` with a network of its own. It gets a few clips at a time, and at most two such chunks wait for
 it, so little is computed twice when it is killed, and little waits in memory. An actor that is killed is replaced, and
-its clips are given to others. A node that makes other features, or cannot read files that others read, is left out.
+its clips are given to others; clips that were lost twice are computed one by one, so that one which kills its actor is
+found. A node that makes other features, or cannot read files that others read, is left out.
 """
 
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Self
 
-from featcache.cluster import node_name, room, room_for_one
+from featcache.cluster import LOOK_SECONDS, PATIENCE, elsewhere, node_name, room, room_for_one, unable
 from featcache.errors import ConfigError, FeatcacheError
 from featcache.extractors import Extractor
 from featcache.store.reader import recipe_differences
-from featcache.wording import first_line
+from featcache.wording import amount, first, first_line, quoted
 from pipelines.extraction.assembly import Part
 from pipelines.extraction.engine import Job
 from pipelines.extraction.worker import Report, Task, Worker, found, made_of
@@ -26,15 +27,20 @@ FEWEST, MOST = 4, 32  #: clips that it gets later on: as many as take CHUNK_SECO
 CHUNK_SECONDS = 1.0
 IN_FLIGHT = 2  #: chunks that an actor has: it computes one while it decodes the next
 PROBED = 8  #: sources that each node looks for before its first clip
-LOST = 5  #: times that a chunk may be lost with its actor before it is taken for the cause
-LOOK_SECONDS = 1.0  #: between two looks at the cluster
-PATIENCE = 600.0  #: seconds to wait for a node, when no actor can compute
+SUSPECT = 2  #: losses of a chunk with its actor after which its clips are computed one by one, each alone in an actor
+KILLS = 5  #: losses of a clip, the last ones alone in an actor, after which it is the cause
+DEATHS = 5  #: actors, besides one for each worker, that may be lost one after another without a chunk that comes home
 KEPT = "the rows computed so far are kept: run the same command again"
 SECOND_LOOK = 60.0  #: seconds that a clip whose file was not found waits for a worker of another node
 
 
+def next_size(size: int, clips: int, seconds: float) -> int:
+    """Return the size of the next chunks after one of so many clips took so long; it doubles at most."""
+    return max(FEWEST, min(int(clips * CHUNK_SECONDS / max(seconds, 1e-3)), MOST, 2 * size))
+
+
 class Placed(Worker):
-    """A worker that can tell its node."""
+    """A worker that reports its node, too."""
 
     def placed(self, sources: Sequence[str], gpus: float) -> tuple[str, Report]:
         """Return the node, and the report."""
@@ -55,6 +61,15 @@ class _Chunk:
     avoid: str = ""  #: node that could not read its sources
     held: tuple[Part, ...] = ()  #: parts of that node, for the case that no other node can read them either
     since: float = field(default_factory=time.monotonic)  #: time when it was made
+
+    @property
+    def suspect(self) -> bool:
+        """True if it may have killed its actors."""
+        return self.lost >= SUSPECT
+
+    def pieces(self) -> "list[_Chunk]":
+        """Return the chunk, or if it is suspect a chunk for each of its clips."""
+        return [replace(self, jobs=(job,)) for job in self.jobs] if self.suspect else [self]
 
 
 @dataclass(eq=False)
@@ -93,6 +108,8 @@ class OnRay:
         self._size = CHUNK
         self._failures = 0  # actors that were lost since the last chunk came home
         self._replaced: list[str] = []  # the reasons of all that were lost
+        self._repeated = 0  # clips that they had
+        self._killers: list[Job] = []  # clips that killed their actors
         self._alone = time.monotonic()  # time since which no actor can compute
 
     def __enter__(self) -> Self:
@@ -125,10 +142,14 @@ class OnRay:
             if not self._again and not any(actor.chunks for actor in self._actors):
                 break
             yield from self._arrived()
+        if self._killers:
+            raise FeatcacheError(self._advice())
         if self._replaced:
-            lost = f"{len(self._replaced)} workers were lost and replaced; clips that they had were computed again"
-            self.notes.append(f"{lost} ({self._replaced[-1]})")
+            again = f"; {amount(self._repeated, 'clip')} that they had were computed again" if self._repeated else ""
+            lost = f"{amount(len(self._replaced), 'worker')} lost and replaced"
+            self.notes.append(f"{lost}{again} ({self._replaced[-1]})")
             self._replaced.clear()
+            self._repeated = 0
 
     # -------------------------------------------------------------------------------------------------------- chunks
 
@@ -136,13 +157,16 @@ class OnRay:
         """Give every actor that is ready its next chunks, one each before two each."""
         for count in range(1, IN_FLIGHT + 1):
             for actor in [each for each in self._actors if each.node and len(each.chunks) < count]:
-                if not (chunk := self._next(actor.node, jobs)):
+                if any(chunk.suspect for chunk in actor.chunks.values()):
+                    continue
+                if not (chunk := self._next(actor, jobs)):
                     continue
                 actor.chunks[actor.handle.compute.remote(chunk.jobs)] = chunk
 
-    def _next(self, node: str, jobs: Iterator[Job]) -> _Chunk | None:
+    def _next(self, actor: _Actor, jobs: Iterator[Job]) -> _Chunk | None:
+        """Return the next chunk for an actor; a suspect one only if the actor has no other."""
         for chunk in self._again:
-            if chunk.avoid != node:
+            if chunk.avoid != actor.node and not (chunk.suspect and actor.chunks):
                 self._again.remove(chunk)
                 return chunk
         new = tuple(islice(jobs, self._size))
@@ -151,8 +175,7 @@ class OnRay:
     def _measure(self, chunk: _Chunk) -> None:
         """Choose the size of the next chunks: many clips if they are fast, few clips to compute again if not."""
         if not (chunk.lost or chunk.avoid):
-            size = len(chunk.jobs) * CHUNK_SECONDS / max(time.monotonic() - chunk.since, 1e-3)
-            self._size = max(FEWEST, min(int(size), MOST, 2 * self._size))
+            self._size = next_size(self._size, len(chunk.jobs), time.monotonic() - chunk.since)
 
     def _arrived(self) -> Iterator[list[Part]]:
         """Wait for reports and parts, and yield the parts; replace actors that were lost meanwhile."""
@@ -175,7 +198,7 @@ class OnRay:
             chunk = actor.chunks.pop(ref)
             self._failures = 0
             self._measure(chunk)
-            self.busy += answer.busy / self._workers
+            self.busy += answer.busy / sum(bool(each.node) for each in self._actors)
             yield from self._home(actor.node, chunk, answer.parts, answer.unread)
         self._replace()
         if not first:
@@ -217,9 +240,7 @@ class OnRay:
 
     def _replace(self) -> None:
         """Start actors until there are as many as wanted, on nodes without a fault."""
-        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": self._gpus, "max_concurrency": IN_FLIGHT}
-        if self._faulty:
-            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(self._faulty)})"}
+        options = {"num_cpus": 1, "num_gpus": self._gpus, "max_concurrency": IN_FLIGHT} | elsewhere(self._faulty)
         while len(self._actors) < self._workers:
             handle = self._ray.remote(self.worker).options(**options).remote(self._task_there)
             self._actors.append(_Actor(handle, handle.placed.remote(self._sources, self._gpus)))
@@ -234,6 +255,10 @@ class OnRay:
         elif differences := recipe_differences(self._made, report.made):
             key, ours, theirs = differences[0]
             self._blame(node, f"would make other features: {key} is {theirs!r} there and {ours!r} here")
+        elif differences := recipe_differences(self.facts or report.facts, report.facts):
+            key, first_kind, its_kind = differences[0]
+            there = f"{key} is {its_kind!r} there and {first_kind!r} on the first node"
+            self._blame(node, f"is of another kind, so its rows would have other last digits: {there}")
         else:
             self._found[node] = report.found
             for other in [each for each in self._found if each and each not in self._faulty]:
@@ -261,23 +286,44 @@ class OnRay:
             raise ConfigError(f"no node of the cluster can compute: {self._reasons()}")
 
     def _lost(self, actor: _Actor, reason: str) -> None:
-        """Give the clips of an actor to others; FeatcacheError if that does not help."""
+        """Give the clips of an actor to others; FeatcacheError if actors are lost one after another."""
         self._failures += 1
         self._replaced.append(reason)
-        for chunk in actor.chunks.values():
+        chunks = [*actor.chunks.values()]
+        for ref, chunk in [*actor.chunks.items()]:
             chunk.lost += 1
-            if chunk.lost >= LOST:
-                ids = [self._task.manifest.clips[job.row].clip_id for job in chunk.jobs]
-                clips = f"the clips {ids[0]!r} to {ids[-1]!r}"
-                raise FeatcacheError(f"{LOST} workers were lost while they computed {clips} ({reason}); {KEPT}")
-        if self._failures >= LOST + self._workers:
-            raise FeatcacheError(f"{self._failures} workers were lost one after another ({reason}); {KEPT}")
+            self._repeated += len(chunk.jobs)
+            if chunk.lost >= KILLS:
+                self._killers += chunk.jobs
+                self._repeated -= len(chunk.jobs)
+                del actor.chunks[ref]
         self._drop(actor)
+        if not actor.node:
+            suspects = {facts["NodeID"] for facts in self._ray.nodes() if facts["Alive"]}
+            suspects -= self._found.keys() | self._faulty.keys()
+            for node, why in unable(self._ray, suspects, __name__).items():
+                self._failures = 0
+                self._blame(node, why)
+        if self._failures >= DEATHS + self._workers:
+            ids = quoted(self._task.manifest.clips[job.row].clip_id for chunk in chunks for job in chunk.jobs)
+            clips = f", the last one with the clips {ids}" if ids else ""
+            raise FeatcacheError(f"{self._failures} workers were lost one after another ({reason}){clips}; {KEPT}")
+
+    def _advice(self) -> str:
+        """Return the error of clips that killed their actors."""
+        clips = [self._task.manifest.clips[job.row] for job in self._killers]
+        ids = quoted(dict.fromkeys(clip.clip_id for clip in clips))
+        files = first(dict.fromkeys(clip.source for clip in clips if clip.source), 3)
+        return (
+            f"{amount(len(clips), 'clip')} without features, because each was lost with {KILLS} workers, at last as their "
+            f"only clip: {ids} ({self._replaced[-1]}); all other clips are kept. Give workers more memory (fewer "
+            f"--workers on a node), or move {files} away so that it is recorded as failed, and run the same command again"
+        )
 
     def _drop(self, actor: _Actor) -> None:
         """End an actor; its clips are computed again."""
         self._actors.remove(actor)
-        self._again.extendleft(actor.chunks.values())
+        self._again.extendleft(piece for chunk in actor.chunks.values() for piece in chunk.pieces())
         self._ray.kill(actor.handle)
 
     def _look(self) -> None:

@@ -17,7 +17,7 @@ from featcache.remote.cache import NothingThereError
 from featcache.store import FeatureStore, StoreWriter
 from featcache.store.copying import Place, copy
 from featcache.store.places import dtypes_below, local
-from featcache.store.provenance import Files, replaced
+from featcache.store.provenance import Files, news
 from featcache.store.sources import check_sources
 from featcache.store.writer import check_folder, set_aside, stored_dtype
 from featcache.windows import Plan
@@ -123,8 +123,8 @@ def part_of(
         stored = {stored_dtype(path) for path in (whole / store, *others)}
         stored |= {found for name, found in there.items() if name.endswith(f"/{store}")}
         dtypes[extractor.name] = _dtype(home, shard, extractor.store, dtype, stored)
-        replaced(whole / store, manifest, files, settle=True)  # its record is copied with its rows
-        _take(extractor, whole, part.folder, part.clips, plan, dtype, dtypes[extractor.name])
+        taking = _Taking(manifest, whole / store, part.clips, part.folder / store, files)
+        _take(taking, extractor, plan, dtype, dtypes[extractor.name])
     return part
 
 
@@ -148,26 +148,39 @@ def _dtype(home: Path, shard: Shard, store: str, dtype: str, stored: Collection[
     return "float32"
 
 
-def _take(extractor: Extractor, home: Path, folder: Path, clips: Manifest, plan: Plan, dtype: str, chosen: str) -> None:
-    """Copy the rows that the whole store has into its part, so that only the others are computed."""
-    name = extractor.store
-    if not (stored := stored_dtype(home / f"{name}.zarr")):
+class _Taking(NamedTuple):
+    """The rows that a part takes from a whole store."""
+
+    manifest: Manifest
+    whole: Path
+    clips: Manifest  #: those of the part
+    part: Path
+    files: Files
+
+
+def _take(taking: _Taking, extractor: Extractor, plan: Plan, dtype: str, chosen: str) -> None:
+    """Copy the rows that the whole store has into its part, so that only the others are computed.
+
+    What is found out about their files is recorded in the part only, so each record has one writer.
+    """
+    if not (stored := stored_dtype(taking.whole)):
         return
-    whole = FeatureStore.open(home / f"{name}.zarr")
+    whole, part = FeatureStore.open(taking.whole), taking.part
     whole.check_recipe(recipe_of(extractor, plan, stored if dtype == AUTO else dtype))
     if chosen not in (AUTO, stored):  # another part needs float32, so all rows are computed again
         return
     row_of = {clip_id: row for row, clip_id in enumerate(whole.clip_ids) if whole.state[row]}
-    part = folder / f"{name}.zarr"
     if stored_dtype(part) and FeatureStore.open(part).windows < whole.windows:  # no room for new clips that fit `whole`
         set_aside(part, stored)
     with StoreWriter.open(
         part,
-        clips,
+        taking.clips,
         whole.recipe,
         row_shape=whole.row_shape,
         windows=whole.windows,
         facts=whole.facts,
     ) as writer:
-        ids = {row: clips.clips[row].clip_id for row in writer.pending}
-        copy(writer, [Place(row, whole, row_of[clip_id]) for row, clip_id in ids.items() if clip_id in row_of])
+        ids = {row: taking.clips.clips[row].clip_id for row in writer.pending}
+        places = [Place(row, whole, row_of[clip_id]) for row, clip_id in ids.items() if clip_id in row_of]
+        known = news(taking.whole, taking.manifest, taking.files, {place.there for place in places}) if places else {}
+        copy(writer, places, known=known)

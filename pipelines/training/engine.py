@@ -14,7 +14,7 @@ import torch
 
 from featcache.errors import BusyError, ConfigError, FeatcacheError
 from featcache.files import claim_of, locked
-from featcache.parallel import advised, import_first, in_parallel, tell
+from featcache.parallel import WorkerEnded, advised, import_first, in_parallel, tell
 from featcache.wording import shortened
 from pipelines.config import RunConfig
 from pipelines.data.ahead import reads
@@ -57,6 +57,8 @@ class Outcome:
 
 #: a function that does jobs in processes, as `in_parallel` does it on this machine
 Pool = Callable[..., Generator[tuple[Any, Any], None, None]]
+
+RETRY = "run the same command again to train the rest"
 
 #: called after each run with (outcome, runs done, all runs), and when a run is left for later because it is busy
 Report = Callable[[Outcome, int, int], None]
@@ -132,7 +134,8 @@ def _wave(
             meeting_place(workers if here else 1, len(set(map(reads, configs)))) as place,
             closing((pool or in_parallel)(partial(job, place=place), jobs, workers, hear)) as ended,
         ):
-            for (group, _), (outcomes, found) in ended:
+            for (group, _), answer in ended:
+                outcomes, found = _of_lost(group, answer) if isinstance(answer, WorkerEnded) else answer
                 plans |= found
                 for outcome in outcomes:
                     if outcome.status == "busy":
@@ -143,13 +146,21 @@ def _wave(
                 ids = {outcome.config.id for outcome in outcomes}
                 jobs.extend(((config,), False) for config in group if config.id not in ids)
     except BrokenProcessPool as error:
-        reason = advised(error, "run the same command again to train the rest")
+        reason = advised(error, RETRY)
         for config in missing.values():
             done(Outcome(config, None, "failed", note=reason))
     finally:
         torch.set_num_threads(threads)
         for config in missing.values():
             _clear(claim_of(runs / config.id))
+
+
+def _of_lost(
+    group: tuple[RunConfig, ...], error: WorkerEnded
+) -> tuple[list[Outcome], dict[str, Plan]]:
+    """Return the outcomes of a job that was lost: a run has failed; the runs of a group are trained alone."""
+    failed = [Outcome(config, None, "failed", note=advised(error, RETRY)) for config in group]
+    return failed if len(group) == 1 else [], {}
 
 
 def _clear(claim: Path) -> None:

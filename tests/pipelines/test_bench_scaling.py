@@ -18,7 +18,7 @@ from pipelines.bench.rates import OPEN, Gpu, Rates, measurable
 from pipelines.bench.scaling import Measured, Place, Plant, Prices
 from pipelines.bench.simulation import Costs, Site, simulate
 from pipelines.bench.store import write_store
-from pipelines.extraction.on_ray import CHUNK
+from pipelines.extraction.on_ray import CHUNK, FEWEST, MOST
 
 RATES = Rates("net", (64,), (0.02, 0.04), 0.08, 1e10, (2, 4), 0, 0.0, 1e5)
 FLOW = replace(RATES, name="flow", fields=4, pixels=256 * 341)
@@ -162,7 +162,7 @@ WIDE = Site(cores=64, decoders=4)  #: a site where only threads can bound
 )
 def test_the_slowest_stage_is_the_pace_and_the_bound(costs, site, pace, bound):
     found = simulate(costs, site, 400)
-    assert found.pace == pytest.approx(pace, rel=0.02)
+    assert found.pace == pytest.approx(pace, rel=0.05 if site.chunk else 0.02)  # chunks come home as a whole
     assert found.bound == bound
     assert found.busy[bound.partition(" (")[0]] == pytest.approx(1, abs=0.02)
 
@@ -210,11 +210,15 @@ def test_queues_of_one_window_agree_with_a_plain_loop(monkeypatch):
     assert found.kept == pytest.approx(ended[2:])
 
 
-def test_chunks_fill_up_their_last_batch():
-    """Chunks of eight clips have 40 windows, so passes of 32 windows are two, of which one is nearly empty."""
-    costs, site = Costs((0.01,), 1.0, batch=32, size=32), Site(cores=64, decoders=8, gpu=True, threads=2)
-    assert simulate(costs, site, 2000).pace == pytest.approx(32 / 5, rel=0.02)
-    assert simulate(costs, replace(site, chunk=8), 2000).pace == pytest.approx(8 / 2, rel=0.02)
+@pytest.mark.parametrize(("forward", "clips", "passes"), [(1.0, FEWEST, 1), (0.01, MOST, 5)])
+def test_chunks_fill_up_their_last_batch(forward, clips, passes):
+    """Four clips have 20 windows, so their pass of 32 windows is filled up; 32 clips have 160, which are five passes.
+
+    Chunks have few clips where a pass takes long, as those of the engine.
+    """
+    costs, site = Costs((1e-4,), forward, batch=32, size=32), Site(cores=64, decoders=8, gpu=True, threads=2)
+    assert simulate(costs, site, 2000).pace == pytest.approx(32 / 5 / forward, rel=0.02)
+    assert simulate(costs, replace(site, chunk=CHUNK), 2000).pace == pytest.approx(clips / passes / forward, rel=0.02)
 
 
 def test_other_work_is_found_by_the_share_of_a_core():

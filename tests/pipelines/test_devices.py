@@ -8,7 +8,7 @@ import pytest
 
 import featcache
 from featcache import Clip, Manifest
-from featcache.errors import FeatcacheError
+from featcache.errors import ArgumentsError, FeatcacheError
 from tests.helpers.folders import content
 from tests.helpers.processes import children
 
@@ -67,20 +67,20 @@ def extract(files, device, stores, **options):
 
 def test_each_device_has_a_process_and_the_stores_are_those_of_one(files):
     """Also with a clip that fails, and with a value for which the store is made again in float32."""
-    (_, one), (outcome, two) = extract(files, "gpu:0", "one"), extract(files, "gpu:0,gpu:1", "two")
+    (_, one), (outcome, two) = extract(files, "cuda:0", "one"), extract(files, "cuda:0,cuda:1", "two")
     assert two == one
     assert outcome.stores["where"].counts()["failed"] == 1
     assert outcome.stores["where"].layout.dtype == "float32"
     used = [note.name.split() for note in (files.root / "used").iterdir()]
     ours = str(os.getpid())
-    assert {device for device, pid in used if pid != ours} == {"gpu:0", "gpu:1"}
-    assert {device for device, pid in used if pid == ours} == {"gpu:0"}
+    assert {device for device, pid in used if pid != ours} == {"cuda:0", "cuda:1"}
+    assert {device for device, pid in used if pid == ours} == {"cuda:0"}
     assert not children(os.getpid())
 
 
 def test_devices_of_two_kinds_are_refused(files):
-    with pytest.raises(FeatcacheError, match=r"where on cpu has .*'cpu'.*'gpu'.*of one kind"):
-        extract(files, "gpu:0,cpu", "s")
+    with pytest.raises(FeatcacheError, match=r"where on cpu has .*'cpu'.*'cuda'.*of one kind"):
+        extract(files, "cuda:0,cpu", "s")
 
 
 @pytest.mark.slow
@@ -90,5 +90,24 @@ def test_a_device_whose_process_is_killed_is_one_sentence_and_the_same_command_g
             os.kill(children(os.getpid())[0], signal.SIGKILL)
 
     with pytest.raises(FeatcacheError, match=r"killed by SIGKILL.*same command again"):
-        extract(files, "gpu:0,gpu:1", "s", progress=kill)
-    assert extract(files, "gpu:0,gpu:1", "s")[1] == extract(files, "gpu:0", "one")[1]
+        extract(files, "cuda:0,cuda:1", "s", progress=kill)
+    assert extract(files, "cuda:0,cuda:1", "s")[1] == extract(files, "cuda:0", "one")[1]
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("foo", "no device 'foo'.*cpu, cuda"),
+        ("cuda:0,", "no device ''.*cuda:0,cuda:1"),
+        ("", "no device ''"),
+        ("cuda:0, cuda:1", "no device ' cuda:1'"),
+        ("cuda:x", "no device 'cuda:x'"),
+        ("cpu,cpu", "cpu comes twice"),
+        ("cuda:1,cuda:0,cuda:1", "cuda:1 comes twice"),
+        ("cuda,cuda:0", "cuda:0 comes twice"),
+    ],
+)
+def test_names_of_devices_are_checked_first(files, device, words):
+    with pytest.raises(ArgumentsError, match=f"--device {device}: {words}"):
+        extract(files, device, "s")
+    assert not (files.root / "s").exists()
