@@ -50,7 +50,7 @@ CHECKED = {"hog": 10, "tbn-rgb": 4, "tbn-flow": 4, "i3d-rgb": 1}  #: extractors 
 ON_TWO_NODES = {"hog": 16, "tbn-rgb": 8}  #: the same on Ray; the flow of tbn-flow is DIS everywhere
 COUNTS = (1_000, 100_000, 1_000_000)
 LEFT_OUT = "start-up (seconds to minutes: weights, Ray), failures, copying the media, weights and licences"
-SCATTER = 0.05  #: part by which a simulated pace differs between orders of the clips
+SCATTER = 0.02  #: part by which a simulated pace differs between orders of the clips
 EACH, LEAST, MOST = 400, 1600, 12800  #: simulated clips of a worker, and of all workers
 
 

@@ -339,7 +339,7 @@ def test_the_forecast_marks_what_was_not_measured(monkeypatch):
         "load 1.5",
         "5 x 1,024",
         "start-up",
-        "5%",
+        "2%",
     ):
         assert assumed in text
 
