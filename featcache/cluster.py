@@ -289,9 +289,10 @@ def in_tasks(
                 there.look()
             for stream in ready:
                 job, lost = flying[stream]
+                result: Any
                 try:
                     kind, content = ray.get(next(stream))
-                    result, failure = unpacked(content) if kind == "answer" else (None, None)
+                    result, failure = unpacked(content) if kind == "answer" else (content, None)
                     if isinstance(failure, BrokenProcessPool):  # the job cannot be loaded there
                         raise failure
                 except (ray.exceptions.RayError, BrokenProcessPool) as error:
@@ -307,7 +308,7 @@ def in_tasks(
                     continue
                 if kind == "message":
                     if hear:
-                        hear(content)
+                        hear(result)
                     continue
                 del flying[stream]
                 if failure:

@@ -84,7 +84,7 @@ class Place(NamedTuple):
     site: Site
     gpus: int = 0
     cores: int = 0  #: that are paid for, where there is no GPU
-    shards: int = 1  #: equal machines that know nothing of each other
+    shards: int = 1  #: equal machines without a connection to each other
 
 
 class Measured(NamedTuple):

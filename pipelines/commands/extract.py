@@ -86,11 +86,10 @@ def extract(
     for option, value in {"dtype": dtype, "precision": precision, "compile": compile}.items():
         one_of(option, value, CHOICES[option])
     check_engine(engine, device, address, gpus)
-    devices = _devices(device)
-    clips, names, shard = manifest_of(manifest), several(extractors), None if shards is None else Shard.parse(shards)
+    names, devices, shard = several(extractors), _devices(device), None if shards is None else Shard.parse(shards)
     some("extractors", names)
     numeric("weights_seed", weights_seed)
-    plan = windows if isinstance(windows, Plan) else Plan.parse(windows)
+    clips, plan = manifest_of(manifest), windows if isinstance(windows, Plan) else Plan.parse(windows)
     runtime = Runtime("", weights_seed, devices[0], precision, channels_last, compile)
     order = order_of(names, as_words(set), _chosen(weights), runtime, clips)
     place = partial(_loaded, engine=engine, devices=devices, address=address, gpus=gpus, workers=workers)
@@ -164,7 +163,9 @@ def _devices(text: str) -> list[str]:
     devices = text.split(",")
     for device in devices:
         if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:(0|[1-9]\d{0,3}))?", device, re.ASCII):
-            raise ArgumentsError(f"--device {text}: no device {device!r}; write cpu, cuda, cuda:N, or cuda:0,cuda:1,...")
+            raise ArgumentsError(
+                f"--device {text}: no device {device!r}; write cpu, cuda, cuda:N, or cuda:0,cuda:1,..."
+            )
     twice = [device for device in devices if devices.count(device) > 1]
     if twice or (len(devices) > 1 and {"cuda", "cuda:0"} <= {*devices}):
         raise ArgumentsError(f"--device {text}: {(twice or ['cuda:0'])[0]} comes twice; name each device once")

@@ -1,6 +1,6 @@
 """Engines compute an extraction: they take rows of a manifest and yield whole parts, in any order.
 
-The caller chooses the rows and keeps the parts (`extract.py`), so an engine knows no stores, and may compute anywhere.
+The caller chooses the rows and keeps the parts (`extract.py`), so an engine has no stores, and may compute anywhere.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence

@@ -315,9 +315,10 @@ class OnRay:
         ids = quoted(dict.fromkeys(clip.clip_id for clip in clips))
         files = first(dict.fromkeys(clip.source for clip in clips if clip.source), 3)
         return (
-            f"{amount(len(clips), 'clip')} without features, because each was lost with {KILLS} workers, at last as their "
-            f"only clip: {ids} ({self._replaced[-1]}); all other clips are kept. Give workers more memory (fewer "
-            f"--workers on a node), or move {files} away so that it is recorded as failed, and run the same command again"
+            f"{amount(len(clips), 'clip')} without features, because each was lost with {KILLS} workers, at last as "
+            f"their only clip: {ids} ({self._replaced[-1]}); all other clips are kept. Give workers more memory (fewer "
+            f"--workers on a node), or move {files} away so that it is recorded as failed; then run the same command "
+            "again"
         )
 
     def _drop(self, actor: _Actor) -> None:

@@ -155,9 +155,7 @@ def _wave(
             _clear(claim_of(runs / config.id))
 
 
-def _of_lost(
-    group: tuple[RunConfig, ...], error: WorkerEnded
-) -> tuple[list[Outcome], dict[str, Plan]]:
+def _of_lost(group: tuple[RunConfig, ...], error: WorkerEnded) -> tuple[list[Outcome], dict[str, Plan]]:
     """Return the outcomes of a job that was lost: a run has failed; the runs of a group are trained alone."""
     failed = [Outcome(config, None, "failed", note=advised(error, RETRY)) for config in group]
     return failed if len(group) == 1 else [], {}

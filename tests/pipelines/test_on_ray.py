@@ -27,7 +27,7 @@ import pipelines
 from featcache import Clip, FeatureStore, Manifest, checking, cluster
 from featcache.errors import ArgumentsError, ConfigError, FeatcacheError, MediaError
 from featcache.extractors import Runtime
-from featcache.parallel import tell
+from featcache.parallel import WorkerEnded, tell
 from featcache.store import StoreWriter
 from featcache.windows import Plan
 from pipelines.commands import train
@@ -158,8 +158,8 @@ def script(monkeypatch):
     for name in ("lacks", "fault", "dies", "other", "kind", "broken", "killers"):
         monkeypatch.setattr(Scripted, name, {})
     monkeypatch.setattr(OnRay, "worker", Scripted)
-    words = "cannot import featcache (ModuleNotFoundError)"
-    monkeypatch.setattr(on_ray, "unable", lambda ray, nodes, module: dict.fromkeys({*nodes} & {*Scripted.broken}, words))
+    why = "cannot import featcache (ModuleNotFoundError)"
+    monkeypatch.setattr(on_ray, "unable", lambda ray, nodes, module: {n: why for n in nodes if n in Scripted.broken})
     return Scripted
 
 
@@ -168,9 +168,12 @@ def engine_of(ray, workers=2):
     return OnRay(ray, task, load_extractors(["hog"]), workers=workers)
 
 
+JOBS = [Job(row, ("hog",)) for row in range(40)]
+
+
 def computed(engine, rows=range(40)):
     """Row -> its part; each must come once."""
-    parts = [part for chunk in engine.parts(iter([Job(row, ("hog",)) for row in rows])) for part in chunk]
+    parts = [part for chunk in engine.parts(iter([JOBS[row] for row in rows])) for part in chunk]
     assert sorted(part.row for part in parts) == list(rows)
     return {part.row: part for part in parts}
 
@@ -249,11 +252,9 @@ def test_a_clip_that_kills_every_worker_is_found_and_named(script, workers):
     """All other clips are kept before the error; those next to it were never alone with a worker that died."""
     script.killers = (12, 27)
     ray, kept = StandIn([*"abc"[:workers]]), []
-    with engine_of(ray, workers) as engine:
-        words = "2 clips.*'(12', '27|27', '12)'.*out of memory.*memory.*move .*12.mp4.* away.*failed.*again"
-        with pytest.raises(FeatcacheError, match=words):
-            for parts in engine.parts(iter([Job(row, ("hog",)) for row in range(40)])):
-                kept += [part.row for part in parts]
+    words = "2 clips.*'(12', '27|27', '12)'.*out of memory.*memory.*move .*12.mp4.* away.*failed.*again"
+    with engine_of(ray, workers) as engine, pytest.raises(FeatcacheError, match=words):
+        kept.extend(part.row for parts in engine.parts(iter(JOBS)) for part in parts)
     assert sorted(kept) == sorted({*range(40)} - {12, 27})
     tries = [[row for row, _ in words[0]] for _, name, words in ray.log if name == "compute"]
     for killer in script.killers:
@@ -517,6 +518,31 @@ def test_training_without_a_node_that_has_room_is_one_sentence(tmp_path, monkeyp
     stores = write_all(tmp_path / "stores")
     with pytest.raises(ConfigError, match="no node .* room.* 1 GPU"):
         pipelines.train([run()], stores, tmp_path / "runs", engine="ray", gpus=1.0)
+
+
+def lost_at(killers):
+    """A stand-in for `in_tasks`, whose workers die with the runs of these seeds."""
+
+    def pool(function, jobs, workers, hear=None):
+        while jobs:
+            group, wait = jobs.popleft()
+            if any(config.seed in killers for config in group):
+                yield (group, wait), WorkerEnded("its worker was lost 3 times (out of memory)")
+            else:
+                yield (group, wait), function((group, wait))
+
+    return pool
+
+
+@pytest.mark.parametrize("batch", ["off", "auto"])
+def test_a_run_that_kills_its_workers_fails_alone(tmp_path, monkeypatch, batch):
+    """The others of its group are trained one by one."""
+    monkeypatch.setattr(training, "groups", lambda configs, *_: [tuple(configs)])
+    stores, configs = write_all(tmp_path / "stores"), [run(seed=seed) for seed in range(3)]
+    outcomes = training.run_all(configs, stores, tmp_path / "runs", workers=2, batch=batch, pool=lost_at({1}))
+    assert {each.config.seed: each.status for each in outcomes} == {0: "trained", 1: "failed", 2: "trained"}
+    (note,) = [each.note for each in outcomes if each.note]
+    assert re.search("lost 3 times .*out of memory.*again", note)
 
 
 def test_training_on_this_machine_measures_its_memory(tmp_path, monkeypatch):

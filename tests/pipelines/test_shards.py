@@ -1,4 +1,4 @@
-"""Parts by jobs that know nothing of each other, and the whole stores that are made of them."""
+"""Parts by jobs without a connection to each other, and the whole stores that are made of them."""
 
 import errno
 import fcntl
@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from zlib import crc32
 
@@ -185,6 +186,16 @@ def test_a_merge_of_appended_and_mended_clips_that_is_killed_at_any_row_is_conti
         assert content(tmp_path / "parts" / "m") == expected
 
 
+def test_clips_of_several_stores_are_counted_once(tmp_path):
+    manifest = sources(tmp_path / "media")
+    for i in range(OF):
+        extract(manifest, tmp_path / "parts", f"{i}/{OF}")
+        shutil.copytree(part(tmp_path / "parts", i), part(tmp_path / "parts", i).with_name("other.zarr"))
+    outcome = featcache.merge(manifest, (), tmp_path / "parts")
+    assert outcome.stores.keys() == {"vector", "other"}
+    assert outcome.clips == N
+
+
 def test_a_repeated_merge_writes_nothing(tmp_path):
     manifest = sources(tmp_path / "media", broken=(5,))
     extract_all(manifest, tmp_path / "parts")
@@ -237,9 +248,15 @@ def test_parts_of_replaced_files_are_made_and_merged_again(tmp_path):
     sources(tmp_path / "media", broken=(3,), values=replaced)
     notes = [note for outcome in extract_all(manifest, stores) for note in outcome.notes if "--renew" in note]
     assert sorted(re.findall(r"'(c\d+)'", " ".join(notes))) == ["c14", "c5"]
-    assert featcache.merge(manifest, "vector", stores).clips == 0  # the parts have the old features, too
+    outcome = featcache.merge(manifest, "vector", stores)
+    assert outcome.clips == 0  # the parts have the old features, too
+    (note,) = [note for note in outcome.notes if "replaced" in note]
+    assert re.findall(r"'(c\d+)'", note) == ["c5", "c14"], outcome.notes
+    assert re.search("--renew .*--shards .*merge", note)
     assert sum(outcome.clips for outcome in extract_all(manifest, stores, renew=True)) == 2
-    assert featcache.merge(manifest, "vector", stores).clips == 2
+    outcome = featcache.merge(manifest, "vector", stores)
+    assert outcome.clips == 2
+    assert not [note for note in outcome.notes if "replaced" in note]
     assert content(stores / "m") == whole(manifest, tmp_path / "one")
     assert extract(manifest, stores).notes == []
     assert featcache.merge(manifest, "vector", stores).clips == 0
@@ -264,22 +281,33 @@ def test_one_part_of_two_is_made_again(tmp_path):
     assert content(stores / "m") == whole(manifest, tmp_path / "one")
 
 
-def test_the_record_of_files_goes_with_the_rows(tmp_path):
-    """From the whole store into a part that takes its rows over, and from the parts into the whole store."""
+@pytest.mark.parametrize("without", [False, True])
+def test_the_record_of_files_goes_with_the_rows(tmp_path, without):
+    """From the whole store into a part that takes its rows over, and from the parts into the whole store.
+
+    A store of earlier versions is without a record; what is found out about its rows is recorded in the part. No job
+    of a part writes anything of the whole store, because others may do so at the same time.
+    """
     manifest, stores = sources(tmp_path / "media"), tmp_path / "parts"
+    time.sleep(0.05)
     extract(manifest, stores)
     made = recorded(stores / "m" / "vector.zarr")
     assert len(made) == N
+    if without:
+        (stores / "m" / ".vector.zarr.files").unlink()
+        made = {row: state.rpartition(" ")[0] for row, state in made.items() if row != 4}
+    before = {name: value for name, value in content(stores / "m").items() if ".shards" not in str(name)}
     (tmp_path / "media" / "4.npy").unlink()
     sources(tmp_path / "media", values={4: 7.0})
     outcomes = extract_all(manifest, stores)
     assert sum(outcome.clips for outcome in outcomes) == 0
     assert [note for outcome in outcomes for note in outcome.notes if "'c4'" in note]
+    assert {name: value for name, value in content(stores / "m").items() if ".shards" not in str(name)} == before
     for i in range(OF):
         ids = [row for row in range(N) if Shard(i, OF).has(f"c{row}")]
-        assert recorded(part(stores, i)) == {k: made[row] for k, row in enumerate(ids)}
+        assert recorded(part(stores, i)) == {k: made[row] for k, row in enumerate(ids) if row in made}
     shutil.rmtree(stores / "m" / "vector.zarr")
-    (stores / "m" / ".vector.zarr.files").unlink()
+    (stores / "m" / ".vector.zarr.files").unlink(missing_ok=True)
     merge(manifest, stores)
     assert recorded(stores / "m" / "vector.zarr") == made
     assert "'c4'" in " ".join(extract(manifest, stores).notes)
@@ -345,6 +373,7 @@ def test_a_shard_without_clips_needs_no_part(tmp_path):
     outcomes = extract_all(manifest, tmp_path / "parts", of=of)
     assert {i for i, outcome in enumerate(outcomes) if outcome.stores} == full
     assert all("has none of the clips" in outcome.notes[0] for outcome in outcomes if not outcome.stores)
+    assert {outcome.summary() for outcome in outcomes if not outcome.stores} == {"nothing to do"}
     merge(manifest, tmp_path / "parts")
     assert content(tmp_path / "parts" / "m") == whole(manifest, tmp_path / "one")
 
