@@ -80,7 +80,7 @@ class Outcome:
 
 
 def _hardware(values: dict[str, float]) -> dict[str, float]:
-    """Return the values of all except the threads that share it."""
+    """Return the values of hardware and of the one thread that keeps rows, without those of other threads."""
     return {name: value for name, value in values.items() if "threads" not in name}
 
 
@@ -242,10 +242,9 @@ class _Run:
             self.before = self.used()
         elif len(self.outcome.kept) == last + 1:
             took = max(SHORT, self.clock.now - self.outcome.kept[first])
-            busy = {name: (value - self.before[name]) / took for name, value in self.used().items()}
-            self.outcome.busy = {
-                name: min(1.0, part) for name, part in busy.items()
-            }  # work of threads counts at its end
+            passed = {name: value - self.before[name] for name, value in self.used().items()}
+            # work of threads counts when it ends, so its part may be a little above 1
+            self.outcome.busy = {name: min(1.0, seconds / took) for name, seconds in passed.items()}
             kinds = {kind for each in self.cores for kind in each.spent}
             self.outcome.spent = {kind: sum(each.spent[kind] for each in self.cores) for kind in kinds}
 

@@ -19,6 +19,7 @@ from pipelines.bench.scaling import Measured, Place, Plant, Prices
 from pipelines.bench.simulation import Costs, Site, simulate
 from pipelines.bench.store import write_store
 from pipelines.extraction.on_ray import CHUNK, FEWEST, MOST
+from tests.conftest import ROOT
 
 RATES = Rates("net", (64,), (0.02, 0.04), 0.08, 1e10, (2, 4), 0, 0.0, 1e5)
 FLOW = replace(RATES, name="flow", fields=4, pixels=256 * 341)
@@ -342,6 +343,25 @@ def test_the_forecast_marks_what_was_not_measured(monkeypatch):
         "2%",
     ):
         assert assumed in text
+
+
+def test_the_page_has_the_tables_of_the_command():
+    found = Measured([replace(RATES, name=name) for name in measurable()], {"dis": 0.01, "tvl1": 1.0}, 1e-4, 2e-4)
+    page = (ROOT / "docs" / "capacity.md").read_text()
+    header = next(line for line in scaling._rates(found, Gpu()) if "GFLOP" in line)
+    _, rates, hours, sizes, *_ = page.split("\n## ")[1:]
+    assert header in rates
+    listed = [
+        {line.split()[1] for line in part.splitlines() if line.startswith("| ")} for part in (rates, hours, sizes)
+    ]
+    assert all(names_of == {*measurable(), "extractor", "---"} for names_of in listed)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in hours.splitlines() if line.startswith("| ")]
+    assert {row[1] for row in rows} >= {place.name for network in (0, 1) for place in scaling.places(Plant(), network)}
+    for name, on, pace, hour, *_ in rows[2:]:
+        assert float(hour.replace(",", "")) == pytest.approx(1e6 / 3600 / float(pace.replace(",", "")), rel=0.11), (
+            name,
+            on,
+        )
 
 
 def test_every_extractor_of_videos_is_measured():
