@@ -1,7 +1,7 @@
 """The rates that the simulation of extraction needs, measured on this machine in seconds of one core.
 
-Seconds of one core hardly depend on other work of the machine. Rates of GPUs cannot be measured here: `Gpu` has what is
-assumed in their place.
+Other work of the machine makes these seconds longer, because it takes caches and memory. Rates of GPUs cannot be
+measured here: `Gpu` has what is assumed in their place.
 """
 
 import json
@@ -70,15 +70,20 @@ class Rates:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a clip's features in float16."""
+        """Bytes of a clip's features in a store, in float16."""
         return 2 * self.windows * int(np.prod(self.row_shape))
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of a clip's features as workers return them, in float32, and of the times of its windows."""
+        return 2 * self.row_bytes + 16 * self.windows
 
     def on_cpu(self, keeping: float, cores: int, pair: float = 0.0) -> Costs:
         """Return the costs on a machine without a GPU. pair: core-seconds of a field of flow."""
         size = self.sizes[0]
         return Costs(
             self.decoding, self.forward, self.windows, size, size, cores if self.flops else 1, self.fields * pair,
-            keeping=keeping, media=self.media, row=self.row_bytes,
+            keeping=keeping, media=self.media, row=self.row_bytes, sent=self.sent_bytes,
         )  # fmt: skip
 
     def on_gpu(self, keeping: float, gpu: Gpu, pair: float = 0.0, *, by_torch: bool = False) -> Costs:
@@ -175,7 +180,7 @@ class _Zeros:
 
 
 def keeping_seconds(films: Manifest) -> float:
-    """Return the core-seconds that one process takes to keep a clip of 5 x 1,024 numbers."""
+    """Return the core-seconds that one process takes to keep a clip of 5 x 1,024 numbers, whatever the extractor."""
     clips = tuple(replace(films.clips[k % len(films)], clip_id=str(k)) for k in range(KEPT))
     (extractor,) = load_extractors(["tbn-rgb"], [], [UNTRAINED])
     seen: list[float] = []

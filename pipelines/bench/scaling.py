@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +49,9 @@ from pipelines.extraction.worker import Task
 CHECKED = {"hog": 10, "tbn-rgb": 4, "tbn-flow": 4, "i3d-rgb": 1}  #: extractors of real runs -> copies of the films
 ON_TWO_NODES = {"hog": 16, "tbn-rgb": 8}  #: the same on Ray; the flow of tbn-flow is DIS everywhere
 COUNTS = (1_000, 100_000, 1_000_000)
-EACH, LEAST, MOST = 400, 1600, 6400  #: simulated clips of a worker, and of all workers
+LEFT_OUT = "start-up (seconds to minutes: weights, Ray), failures, copying the media, weights and licences"
+SCATTER = 0.02  #: part by which a simulated pace differs between orders of the clips
+EACH, LEAST, MOST = 400, 1600, 12800  #: simulated clips of a worker, and of all workers
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,7 @@ def variants(found: Measured, rates: Rates, place: Place, gpu: Gpu) -> Iterator[
         yield f"{rates.name} TV-L1 by torch", rates.on_gpu(keeping, gpu, by_torch=True)
 
 
+@cache
 def simulated(place: Place, costs: Costs) -> tuple[float, Outcome]:
     """Return the clips per second on all these machines, and the outcome on those that share something."""
     clips = min(MOST, max(LEAST, EACH * place.site.machines * place.site.workers))
@@ -286,6 +290,8 @@ def _assumptions(found: Measured, load: float, assumed: Sequence[object]) -> Ite
         values = ", ".join(f"{field.name} {_value(getattr(each, field.name))}" for field in fields(each))  # type: ignore[arg-type]
         yield f"- {type(each).__name__}: {values}"
     yield "- a core of those machines is one of this machine's; a pass on a CPU uses all cores of its process"
+    yield "- every extractor's rows take as long to keep as 5 x 1,024 numbers"
+    yield f"\nLeft out: {LEFT_OUT}. Paces scatter by {SCATTER:.0%}; other work lengthens the seconds of a core."
 
 
 def _value(value: object) -> str:
@@ -294,12 +300,15 @@ def _value(value: object) -> str:
 
 def _rates(found: Measured, gpu: Gpu) -> Iterator[str]:
     yield from _head("extractor", "decode, core-ms a clip", "network, core-ms a window", "GFLOP a window",
-                     "windows/s of a GPU (assumed)", "cores that feed a GPU (assumed)")  # fmt: skip
+                     "windows/s of a GPU (assumed)", "decoding cores of a GPU (assumed)",
+                     "decoding and DIS cores of a GPU (assumed)")  # fmt: skip
     for each in found.rates:
         decoding, forward = sum(each.decoding) / len(each.decoding), each.forward / each.sizes[0]
         cells = [each.name, f"{1e3 * decoding:.0f}", _number(1e3 * forward), _number(each.flops / 1e9)]
         pace = gpu.flops / each.flops if each.flops else 0.0
-        yield _row(*cells, *([_number(pace), _number(decoding * pace / each.windows)] if pace else ["", ""]))
+        feed = pace * decoding / each.windows
+        both = feed + pace * each.fields * found.pairs["dis"] if each.fields else 0.0
+        yield _row(*cells, *(_number(value) if value else "" for value in (pace, feed, both)))
 
 
 def _hours(found: Measured, gpu: Gpu, prices: Prices, plant: Plant) -> Iterator[str]:
@@ -337,8 +346,8 @@ def _bounds(found: Measured, gpu: Gpu, plant: Plant) -> Iterator[str]:
             if not columns:
                 columns = [*outcome.busy]
                 yield from _head("extractor", "on", "clips/s", *(f"{column}, %" for column in columns))
-            busy = [min(100.0, 100 * outcome.busy[column]) for column in columns]
-            yield _row(name, f"{place.name}, unmeasured", _number(pace), *(f"{part:.0f}" for part in busy))
+            busy = [f"{100 * outcome.busy[column]:.0f}" for column in columns]
+            yield _row(name, f"{place.name}, unmeasured", _number(pace), *busy)
 
 
 def _head(*names: str) -> Iterator[str]:

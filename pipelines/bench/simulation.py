@@ -34,7 +34,8 @@ class Costs:
     flow_on_gpu: bool = False
     keeping: float = 0.0  #: core-seconds of the process that keeps the rows of a clip
     media: float = 0.0  #: bytes of a clip's file
-    row: float = 0.0  #: bytes of a clip's features
+    row: float = 0.0  #: bytes of a clip's features in a store
+    sent: float = 0.0  #: bytes of a clip's features as they come home
 
 
 @dataclass(frozen=True)
@@ -56,28 +57,31 @@ class Site:
 
 @dataclass
 class Outcome:
-    """A simulated extraction. What counts is its middle half, so that filling and draining do not."""
+    """A simulated extraction. What counts is its middle half, so that filling and draining do not.
+
+    Chunks come home in waves, so the clips that are kept in that time are a few too many or too few. The pace is taken
+    from the work that was done in it.
+    """
 
     kept: list[float] = field(default_factory=list)  #: seconds at which each clip was kept, and pushed
-    middle: tuple[int, int] = (0, 0)  #: the first and the last of the clips that count
+    pace: float = 0.0  #: clips per second
     busy: dict[str, float] = field(default_factory=dict)  #: hardware, or a kind of threads -> part of the time
     spent: dict[str, float] = field(default_factory=dict)  #: kind of work -> its core-seconds
     share: float = 1.0  #: part of a core that a thread with work had, on average over all machines and clips
 
     @property
-    def pace(self) -> float:
-        """Clips per second."""
-        first, last = self.middle
-        return (last - first) / max(SHORT, self.kept[last] - self.kept[first])
-
-    @property
     def bound(self) -> str:
         """The hardware that is always busy, or else the busiest of all."""
-        hardware = {name: part for name, part in self.busy.items() if "threads" not in name}
+        hardware = _hardware(self.busy)
         found = max(hardware, key=lambda name: hardware[name])
         if hardware[found] < BUSY:
             found = max(self.busy, key=lambda name: self.busy[name])
         return f"cores ({max(self.spent, key=lambda kind: self.spent[kind])})" if found == "cores" else found
+
+
+def _hardware(values: dict[str, float]) -> dict[str, float]:
+    """Return the values of hardware and of the one thread that keeps rows, without those of other threads."""
+    return {name: value for name, value in values.items() if "threads" not in name}
 
 
 class _Stream:
@@ -107,7 +111,8 @@ class _Worker:
 class _Run:
     def __init__(self, costs: Costs, site: Site, clips: int, seed: int) -> None:
         self.costs, self.site, self.clock = costs, site, Clock()
-        self.outcome = Outcome(middle=(clips // 4, max(clips // 4 + 1, 3 * clips // 4)))
+        self.outcome, self.clips = Outcome(), clips
+        self.middle = (clips // 4, max(clips // 4 + 1, 3 * clips // 4))  # the first and the last clip that counts
         self.engines, self.size = IN_FLIGHT if site.chunk else 1, site.chunk
         draw, order = Random(seed), range(len(costs.decoding))
         self.kinds = [kind for _ in range(-(-clips // len(order))) for kind in draw.sample(order, len(order))]
@@ -124,6 +129,10 @@ class _Run:
             for _ in range(self.engines):
                 self.begin(worker)
         self.clock.run()
+        total = _hardware(self.used())
+        slowest = max(total, key=lambda name: total[name])  # the hardware that a clip keeps busy for longest
+        busy = self.outcome.busy[slowest] or total[slowest] / self.clock.now  # 0: the site held all clips at a time
+        self.outcome.pace = busy / max(SHORT, total[slowest] / self.clips)
         self.outcome.share = sum(each.share() for each in self.cores) / len(self.cores)
         return self.outcome
 
@@ -208,7 +217,7 @@ class _Run:
     def keep(self, worker: _Worker, stream: _Stream, clips: int, chunk: int) -> Process:
         """Bring clips home, keep and push them; the worker then gets its next chunk, which takes about a second."""
         if self.site.machines > 1:
-            yield self.home.use(clips * self.costs.row, self.site.home, "rows")
+            yield self.home.use(clips * self.costs.sent, self.site.home, "rows")
         yield self.keeper.take
         if chunk:
             self.size = next_size(self.size, chunk, self.clock.now - stream.since)
@@ -228,12 +237,14 @@ class _Run:
     def note(self) -> None:
         """Note that a clip is kept, and pushed."""
         self.outcome.kept.append(self.clock.now)
-        first, last = self.outcome.middle
+        first, last = self.middle
         if len(self.outcome.kept) == first + 1:
             self.before = self.used()
         elif len(self.outcome.kept) == last + 1:
             took = max(SHORT, self.clock.now - self.outcome.kept[first])
-            self.outcome.busy = {name: (value - self.before[name]) / took for name, value in self.used().items()}
+            passed = {name: value - self.before[name] for name, value in self.used().items()}
+            # work of threads counts when it ends, so its part may be a little above 1
+            self.outcome.busy = {name: min(1.0, seconds / took) for name, seconds in passed.items()}
             kinds = {kind for each in self.cores for kind in each.spent}
             self.outcome.spent = {kind: sum(each.spent[kind] for each in self.cores) for kind in kinds}
 
