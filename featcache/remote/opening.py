@@ -1,12 +1,9 @@
 """A place of objects, whatever is behind it: a service of object storage, the Hugging Face Hub or a local folder."""
 
-import os
-import re
 from pathlib import Path
 from typing import Protocol
 
 from featcache.arguments import PathLike
-from featcache.errors import ArgumentsError
 from featcache.files import file_sha256
 from featcache.remote.bucket import Bucket, Entry
 from featcache.remote.folder import Folder
@@ -14,7 +11,6 @@ from featcache.remote.hub import Hub
 from featcache.remote.urls import is_hub, url_of
 
 #: the address of a page, whose slashes pathlib folds, and the dataset of the hub that it shows
-PAGE = re.compile(r"(https?):/{1,2}([^/]+(?:/(?P<dataset>datasets/[^/]+/[^/]+))?.*)")
 SHA256 = 64  #: digits of such a digest; those of git have 40
 
 
@@ -48,9 +44,6 @@ class Objects(Protocol):
 def opened(place: PathLike) -> Objects:
     """Open a URL or a folder; no request is made. ConfigError that names the extra if a client is missing."""
     url = url_of(place)
-    if page := PAGE.match(os.fspath(place)):
-        form = f"hf://{page['dataset']}" if page["dataset"] else "hf://datasets/OWNER/NAME, s3://, gs:// or az://"
-        raise ArgumentsError(f"{page[1]}://{page[2]} is the address of a page; write {form}, or name a folder")
     if not url:
         return Folder(Path(place))
     return Hub(url) if is_hub(url) else Bucket(url)

@@ -51,6 +51,10 @@ def url_of(given: PathLike) -> str:
         fix = f"write {_form(scheme)}, and set {CREDENTIALS[scheme]}" if scheme in SCHEMES else "leave it out"
         raise ArgumentsError(f"the URL {start}... has a name, a password or a port before its first slash; {fix}")
     shown_url = start + re.split("[?#]", rest)[0]
+    if scheme in ("http", "https"):
+        dataset = re.search(r"/(datasets/[^/?#]+/[^/?#]+)", rest)
+        fix = f"{HUB}://{dataset[1]}" if dataset else f"{_form(HUB)} or another URL ({_choices()})"
+        raise ArgumentsError(f"{shown_url} is the address of a page; write {fix}, or name a folder")
     if written not in SCHEMES:
         known = f"write {scheme}:// in small letters" if scheme in SCHEMES else f"URLs begin with {_choices()}"
         raise ArgumentsError(f"{shown_url} is not supported; {known}; of a local folder, write the whole path")

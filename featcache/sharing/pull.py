@@ -7,7 +7,6 @@ stores and files that are missing.
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from featcache import sums
 from featcache.arguments import PathLike
-from featcache.errors import ArgumentsError, StoreError
+from featcache.errors import StoreError
 from featcache.files import claimed, disk_errors, file_sha256, make_folder, remove_folder, write_file
 from featcache.progress import Progress, reporting
 from featcache.remote.bucket import Entry
@@ -33,8 +32,6 @@ from featcache.wording import size, visible
 AT_ONCE = 6  #: whole files that are fetched at a time
 LARGEST = 1 << 30  #: bytes of a file, which is held in memory; those of stores have at most 64 MiB, or one row
 STAGE = ".pull"  #: folder of the archives that are being fetched
-#: the page of a dataset of the hub, which pathlib may have folded
-PAGE = re.compile(r"https?:/{1,2}[^/]+/(?P<dataset>datasets/[^/]+/[^/]+).*")
 
 
 @dataclass
@@ -58,8 +55,6 @@ def pull(source: PathLike, folder: PathLike, *, progress: Progress | bool = Fals
     Raises StoreError if `source` cannot be read, is damaged or has not been pushed whole, and if `folder` has a damaged
     store, or another store or manifest, of the same name.
     """
-    if page := PAGE.fullmatch(os.fspath(source)):
-        raise ArgumentsError(f"{page[0]} is a page of the hub; write hf://{page['dataset']}")
     place, root = opened_place(source), on_disk(folder, "pull to")
     listing = place.listing()
     if not listing:
