@@ -14,6 +14,7 @@ from tests.helpers.processes import children
 
 EXTRACTOR = """
 import os
+import time
 import numpy as np
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,12 @@ class Where(Extractor):
         return window[0]
 
     def __call__(self, windows):
-        (Path(self.params.folder) / f"{self.device} {os.getpid()}").touch()
+        folder = Path(self.params.folder)
+        (folder / f"{self.device} {os.getpid()}").touch()
+        until = time.monotonic() + 30  # else one process might do it all before the other has started
+        while (folder.parent / "both").exists() and len({n.name[:6] for n in folder.iterdir()}) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.01)
         return windows.astype(np.float32)
 
 EXTRACTOR = Where
@@ -67,7 +73,9 @@ def extract(files, device, stores, **options):
 
 def test_each_device_has_a_process_and_the_stores_are_those_of_one(files):
     """Also with a clip that fails, and with a value for which the store is made again in float32."""
-    (_, one), (outcome, two) = extract(files, "cuda:0", "one"), extract(files, "cuda:0,cuda:1", "two")
+    _, one = extract(files, "cuda:0", "one")
+    (files.root / "both").touch()
+    outcome, two = extract(files, "cuda:0,cuda:1", "two")
     assert two == one
     assert outcome.stores["where"].counts()["failed"] == 1
     assert outcome.stores["where"].layout.dtype == "float32"
