@@ -55,11 +55,12 @@ def print_memory() -> None:
     import_first("torch._dynamo", "zarr")  # as the workers that train a table do
     with meeting_place(count, 1) as place:
         one = partial(trained, stores=stores, count=count, place=place)
-        print(sum(size for _, size in in_parallel(one, deque(range(count)), count)))
+        sizes = [size for _, size in in_parallel(one, deque(range(count)), count)]
+        print(sum(own for own, _ in sizes) + max(files for _, files in sizes))
 
 
-def trained(number: int, stores: Path, count: int, place: Place | None) -> int:
-    """Train a few steps, and return the memory of this process while all workers have the features."""
+def trained(number: int, stores: Path, count: int, place: Place | None) -> tuple[int, int]:
+    """Train a few steps, and return the `memory` of this process while all workers have the features."""
     torch.set_num_threads(1)
     join(place)
     feed = Feed("rgb", train="random:3", test="mean")
@@ -72,15 +73,21 @@ def trained(number: int, stores: Path, count: int, place: Place | None) -> int:
         raise RuntimeError(f"the tier is {opened.features.tier}, {opened.features.why}")
     _ = fit(build(config, opened.spec), config, opened, opened.test())
     _wait_for_all(stores / f"{count}-trained", number, count)
-    size = proportional_bytes()
+    size = memory()
     _wait_for_all(stores / f"{count}-measured", number, count)
     return size
 
 
-def proportional_bytes() -> int:
-    """Memory of this process (PSS of Linux): of a page that several processes share, it counts its part."""
-    text = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8")
-    return int(text.split("\nPss:")[1].split()[0]) << 10
+def memory() -> tuple[int, int]:
+    """Memory of this process in bytes, and that of the files that it maps, such as libraries.
+
+    Of memory that several processes share, the first counts their part (PSS of Linux). The second is whole: its share
+    would depend on other programs that use the same libraries.
+    """
+    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8")
+    files = Path("/proc/self/status").read_text(encoding="utf-8").split("\nRssFile:")[1].split()[0]
+    own = (rollup.split(f"\n{name}:")[1].split()[0] for name in ("Pss_Anon", "Pss_Shmem"))
+    return sum(map(int, own)) << 10, int(files) << 10
 
 
 def _wait_for_all(folder: Path, number: int, count: int) -> None:
