@@ -21,7 +21,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featcache.errors import StoreError
 from featcache.files import disk_errors, regular, write_file
@@ -130,18 +129,6 @@ class RecordingWriter:
             self.record.append(str(row))
         return ours
 
-    def done(
-        self,
-        row: int,
-        features: NDArray[np.floating],
-        start: NDArray[np.floating],
-        stop: NDArray[np.floating],
-        note: str = "",
-    ) -> None:
-        """Write a row of features."""
-        self.writer.done(row, features, start, stop, note)
-        self._made(row)
-
     def done_many(
         self,
         rows: Sequence[int],
@@ -150,7 +137,7 @@ class RecordingWriter:
         stop: Many,
         notes: Sequence[str] = (),
     ) -> None:
-        """Write many rows of features."""
+        """Write rows of features."""
         self.writer.done_many(rows, features, start, stop, notes)
         self._made(*rows)
 

@@ -97,9 +97,7 @@ for command in (
     train_head.train_head,
     sweep.sweep,
     evaluate.evaluate,
-    report.report,
     predict.predict,
-    stores.check,
     stores.repair,
     exchange.import_,
     exchange.export,
@@ -109,21 +107,7 @@ for command in (
     sharing.pull,
     weights.fetch,
 ):
-    command.params.append(quiet_option())
+    command.params += [quiet_option(), no_locks_option()]
 
-for command in (
-    manifest.manifest_build,
-    extract.extract,
-    extract.merge,
-    train_head.train_head,
-    sweep.sweep,
-    evaluate.evaluate,
-    predict.predict,
-    stores.repair,
-    exchange.import_,
-    exchange.export,
-    archive.pack,
-    archive.unpack,
-    weights.fetch,
-):
-    command.params.append(no_locks_option())
+for command in (report.report, stores.check):
+    command.params.append(quiet_option())

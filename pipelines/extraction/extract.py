@@ -410,7 +410,7 @@ def _keep(writer: "Writer", part: Part, dtype: str, manifest: Manifest) -> str:
         assert part.times is not None
         if not (why_not := writer.refusal(part.features)):
             start, stop = part.times
-            writer.done(part.row, part.features, start, stop, part.note)
+            writer.done_many([part.row], part.features[None], start[None], stop[None], [part.note])
         elif dtype == AUTO and writer.dtype == "float16" and why_not.endswith(BEYOND):
             return f"clip {manifest.clips[part.row].clip_id!r} {why_not}"
         else:
@@ -437,17 +437,6 @@ class Held:
         """Return the reason why these values cannot be stored, or ""."""
         return refusal(features, self.dtype)
 
-    def done(
-        self,
-        row: int,
-        features: NDArray[np.floating],
-        start: NDArray[np.floating],
-        stop: NDArray[np.floating],
-        note: str = "",
-    ) -> None:
-        """Hold a row; its times and note are left out."""
-        self._hold(row, features.astype(self.dtype))
-
     def done_many(
         self,
         rows: Sequence[int],
@@ -456,7 +445,7 @@ class Held:
         stop: Many,
         notes: Sequence[str] = (),
     ) -> None:
-        """Hold many rows."""
+        """Hold rows; their times and notes are left out."""
         for row, values in zip(rows, features, strict=True):
             self._hold(row, values.astype(self.dtype))
 

@@ -29,7 +29,7 @@ from featcache.store.places import local
 from pipelines.cli import main
 from tests.conftest import ROOT
 from tests.helpers.media import write_sound
-from tests.helpers.objects import serving
+from tests.helpers.objects import emptied, serving
 from tests.helpers.stores import manifest, run, small_blocks, write_all, write_store
 
 URL = "s3://bucket/all/stores"
@@ -44,13 +44,7 @@ def service():
 @pytest.fixture
 def server(service, monkeypatch, tmp_path):
     """The server without objects, in the environment, and an empty cache."""
-    service.environment(monkeypatch)
-    monkeypatch.setenv("FEATCACHE_STORES", str(tmp_path / "cache"))
-    service.clear()
-    everything = Bucket("s3://bucket")
-    everything.delete(*everything.listing())
-    service.clear()
-    return service
+    return emptied(service, monkeypatch, tmp_path)
 
 
 def files(folder):

@@ -178,22 +178,23 @@ def test_a_lost_machine_loses_the_rows_after_its_last_whole_block(server, plain,
     equal(plain)
 
 
-def test_a_stale_work_folder_is_fetched_again(server, plain, monkeypatch, tmp_path):  # noqa: F811
+def overtaken(monkeypatch, tmp_path):
+    """Extract ten rows on this machine, then five more on another one."""
     extract(stop_after=10)
     mine = os.environ["FEATCACHE_STORES"]
     another_machine(monkeypatch, tmp_path)
     extract(stop_after=5)
     monkeypatch.setenv("FEATCACHE_STORES", mine)
+
+
+def test_a_stale_work_folder_is_fetched_again(server, plain, monkeypatch, tmp_path):  # noqa: F811
+    overtaken(monkeypatch, tmp_path)
     assert extract() == 22 - 12
     equal(plain)
 
 
 def test_a_stale_work_folder_stays_stale_if_it_is_killed_first(server, plain, monkeypatch, tmp_path):  # noqa: F811
-    extract(stop_after=10)
-    mine = os.environ["FEATCACHE_STORES"]
-    another_machine(monkeypatch, tmp_path)
-    extract(stop_after=5)
-    monkeypatch.setenv("FEATCACHE_STORES", mine)
+    overtaken(monkeypatch, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(pushing, "remove_folder", lambda _: signal.default_int_handler(2, None))
         with pytest.raises(KeyboardInterrupt):

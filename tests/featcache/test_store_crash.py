@@ -23,8 +23,7 @@ def found_by(helper, *words):
     return json.loads(run.stdout)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("what", ["first", "retry", "extend"])
+@pytest.mark.parametrize("what", ["first", *(pytest.param(w, marks=pytest.mark.slow) for w in ("retry", "extend"))])
 def test_killed_at_many_lines(tmp_path, what):
     found = found_by("crash", tmp_path, 131, what)
     assert found["kills"] >= 5
@@ -42,7 +41,7 @@ def test_killed_at_every_third_line(tmp_path, what):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [10, pytest.param(250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, 250])
 def test_runs_killed_at_random_moments(tmp_path, count):
     """A writer of runs, and the thread that commits its blocks: four of five are killed, one is stopped by Ctrl-C."""
     found = found_by("kills", tmp_path, count)
@@ -58,7 +57,7 @@ def start(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, 100])
 def test_two_writers_killed_at_random_moments(tmp_path, kills, monkeypatch):
     """Two processes fill one store; one of them is killed, again and again, and a new one takes its place."""
     monkeypatch.setattr(_format.Layout, "block_rows", _writers.BLOCK_ROWS)

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.helpers.objects import Request
+
 TOKEN = "hf_stand_in"
 PAGE = 20  #: entries of a page of a tree; the hub has 1,000
 SETTINGS = ("HF_", "HUGGING", "FEATCACHE_OFFLINE")  #: beginnings of variables that a test must not inherit
@@ -28,15 +30,6 @@ INFO = r"/api/datasets/(?P<repo>[^/]+/[^/]+?)"
 def git_sha(data):
     """The digest that git has for a file."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request: its number from 1 on, method, and path with the query."""
-
-    number: int
-    method: str
-    path: str
 
 
 @dataclass

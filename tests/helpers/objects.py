@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from featcache.remote.bucket import Bucket
+
 BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 SETTINGS = ("AWS_", "GOOGLE_", "AZURE_", "FEATCACHE_OFFLINE")  #: beginnings of variables that a test must not inherit
 
@@ -95,3 +97,14 @@ def serving(*buckets):
         http.shutdown()
         thread.join()
         http.server_close()
+
+
+def emptied(server, monkeypatch, folder):
+    """Put the server into the environment without objects, with an empty cache in a folder, and return it."""
+    server.environment(monkeypatch)
+    monkeypatch.setenv("FEATCACHE_STORES", str(folder / "cache"))
+    server.clear()
+    everything = Bucket("s3://bucket")
+    everything.delete(*everything.listing())
+    server.clear()
+    return server

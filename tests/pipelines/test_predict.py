@@ -548,12 +548,12 @@ def test_files_that_were_replaced_where_the_record_is_not_complete(before, filme
     unlabelled(new, "d1")[0].write(tmp_path / "new.csv")
     hog = load_extractors(["hog"], ["hog.count=1"])
 
-    def killed(self, row, *rest):
+    def killed(self, rows, *rest):
         """End after the row was written, so that others stay in the journal."""
-        self.writer.done(row, *rest)
-        if row == 5:
+        self.writer.done_many(rows, *rest)
+        if 5 in rows:
             raise RuntimeError("killed")
-        self._made(row)
+        self._made(*rows)
 
     def extract_films(**options):
         extract(Manifest.read(tmp_path / "new.csv"), hog, kept, plan=Plan("segments", 2), workers=1, **options)
@@ -568,7 +568,7 @@ def test_files_that_were_replaced_where_the_record_is_not_complete(before, filme
         replace("f.mp4", 0)
     if before != "of an earlier version":
         with monkeypatch.context() as patch:
-            patch.setattr(extraction.RecordingWriter, "done", killed)
+            patch.setattr(extraction.RecordingWriter, "done_many", killed)
             with pytest.raises(RuntimeError, match="killed"):
                 extract_films(renew=True)
     else:

@@ -116,17 +116,17 @@ def test_an_interruption_while_files_are_read_again(kept, films, media, tmp_path
     extract(films, tmp_path)
     for k in (0, 2):
         write(tmp_path / f"{k}.mp4", 7)
-    write_row = recipe.RecordingWriter.done
+    write_rows = recipe.RecordingWriter.done_many
 
-    def done(self, row, *rest):
-        if row == 2 and kept:
-            self.writer.done(row, *rest)
-        if row == 2:
+    def done_many(self, rows, *rest):
+        if 2 in rows and kept:
+            self.writer.done_many(rows, *rest)
+        if 2 in rows:
             stop()
-        write_row(self, row, *rest)
+        write_rows(self, rows, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipe.RecordingWriter, "done", done)
+        patch.setattr(recipe.RecordingWriter, "done_many", done_many)
         with pytest.raises(RuntimeError, match="stopped"):
             extract(films, tmp_path, renew=True)
     assert "'2'" in named(extract(films, tmp_path))["count"]
